@@ -1,0 +1,58 @@
+# Everything runs in .venv, which `make install` builds from the lock. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help install demo up down test lint bench sql lock
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv from the lock (again only when the lock changed)
+
+$(STAMP): requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; name another: make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "installing the locked requirements into .venv (2 minutes or so)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+demo: install ## The whole path on real data under a real Airflow, then stop it
+	@$(BIN)/python -m include.embedded.demo
+
+up: install ## The same, and leave Airflow with its UI running
+	@$(BIN)/python -m include.embedded.demo --keep-running
+
+down: install ## Stop Airflow; no process is left
+	@$(BIN)/python -m include.embedded.airflow stop
+
+test: install ## All tests (some start a real scheduler; some need ../shared/data and are skipped without)
+	@$(BIN)/python -m pytest
+
+lint: install ## ruff, mypy, sqlfluff, import contracts, dbt parse
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" sqlfluff lint dbt_project/models
+	$(BIN)/lint-imports
+
+bench: install ## Benchmarks: ratios measured in one run
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+sql: install ## A DuckDB shell on the lake
+	@$(BIN)/python -m include sql
+
+lock: ## Make requirements.txt from requirements.in, in a fresh environment
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(PYTHON) -m venv "$$folder/venv"; \
+	"$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement requirements.in; \
+	{ echo "# The full lock, made from requirements.in by 'make lock' with Python 3.11. Change requirements.in, not this."; \
+	  "$$folder/venv/bin/python" -m pip freeze --exclude pip --exclude setuptools | sed -E 's/^([A-Za-z0-9._-]+==[^+ ]+)\+[^ ]*$$/\1/'; \
+	} > "$$folder/lock"; \
+	mv "$$folder/lock" requirements.txt; \
+	echo "requirements.txt: $$(grep -c == requirements.txt) packages"

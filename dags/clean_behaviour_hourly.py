@@ -1,0 +1,122 @@
+# ruff: noqa: PLC0415 - steps are imported inside tasks, so that parsing stays cheap
+"""# Clean behaviour, hourly.
+
+## What
+Cleans the landing batches of one hour (or of the span in the params `from` and `to`) with one `dbt build`, shows every
+model and every failed test by name, and gates what changed in the lake. An hour without new or changed batches is a
+no-op of seconds.
+
+## Inputs → outputs
+`landing/{events,items,users}/dt=…/hr=…/` → the behaviour lake (`fct_interactions`, `fct_user_texts`, `dim_items`,
+`dim_users`, `fct_rejected_rows`, `audit_batches`) and a new gated snapshot: the asset `gated_behaviour`.
+
+## If it fails
+`clean_batches` or a `show_model` is red: runbook `red_dbt_model`. `check_lake_gate` is red: runbook `failed_gate`.
+Nothing downstream reads past the newest gated snapshot, so what serves goes on serving.
+
+## Safe to re-run?
+Yes, at any time: the same batches give the same rows. An unfinished clean is finished by running its hours again.
+
+## Backfill
+`airflow backfill create --dag-id clean_behaviour_hourly --from-date … --to-date … --reprocess-behavior completed`
+(both ends are included; the DAG must not be paused), or one run with the params `from` and `to` for a long history.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+from include.assets import GATED_BEHAVIOUR
+from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, is_retry, log, run_step, whole_hours
+from include.errors import BadInput
+
+NODES = "nodes"  # XCom key: pushed before a failing build raises, so that its models can be shown
+
+
+def hour_param(what: str) -> Param:
+    return Param(None, type=["null", "string"], format="date-time", description=f"{what} (whole hour, UTC)")
+
+
+@dag(
+    schedule=CronDataIntervalTimetable("0 * * * *", timezone="UTC"),
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    params={"from": hour_param("first hour to clean"), "to": hour_param("end of the span, not included")},
+    tags=[Tag.TIDEMARK, Tag.CLEANING, Tag.HOURLY],
+    doc_md=__doc__,
+)
+def clean_behaviour_hourly() -> None:
+    @task(pool=WRITER_POOL)
+    def clean_batches(
+        params: dict[str, Any],
+        ti: Any = None,
+        data_interval_start: datetime | None = None,
+        data_interval_end: datetime | None = None,
+    ) -> dict[str, Any]:
+        """Clean the batches of this run's hours with one dbt build."""
+        from include.steps.clean import clean
+
+        def clean_hours(settings: Any) -> dict[str, Any]:
+            start, end = whole_hours(params["from"], params["to"]) or (data_interval_start, data_interval_end)
+            if start is None:
+                raise BadInput("this run has no data interval: give it the params from and to")
+            try:
+                summary = clean(settings, start, end)
+            except Exception as error:
+                ti.xcom_push(NODES, getattr(error, "nodes", []))
+                raise
+            ti.xcom_push(NODES, summary["nodes"])
+            return {key: value for key, value in summary.items() if key != "nodes"}
+
+        return run_step(clean_hours)
+
+    @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=5))
+    def list_models(ti: Any = None) -> list[dict[str, Any]]:
+        """Every model that the build ran, and every test that did not pass; also of a failed build."""
+        nodes = ti.xcom_pull("clean_batches", key=NODES) or []
+        shown = [node for node in nodes if node["resource_type"] != "test" or node["status"] not in ("pass", "success")]
+        if not shown:
+            raise AirflowSkipException("dbt ran nothing")
+        return shown
+
+    @task(map_index_template="{{ node_name }}", retries=0, execution_timeout=timedelta(minutes=5))
+    def show_model(node: dict[str, Any]) -> None:
+        """One dbt node by name: green, red or skipped as dbt left it."""
+        get_current_context()["node_name"] = node["name"]  # type: ignore[typeddict-unknown-key]
+        said = f"{node['resource_type']} {node['name']}: {node['status']} {node.get('message') or ''}".strip()
+        if node["status"] in ("error", "fail", "runtime error"):
+            raise AirflowException(said)
+        if node["status"] == "skipped":
+            raise AirflowSkipException(said)
+        log.info(said)
+
+    @task(pool=WRITER_POOL, trigger_rule="none_failed", outlets=[GATED_BEHAVIOUR])
+    def check_lake_gate(ti: Any = None, outlet_events: Any = None) -> dict[str, Any]:
+        """Gate everything since the last gated snapshot; a snapshot that passes is what is read from now on."""
+        from include.steps.gate_lake import gate_lake
+
+        summary = run_step(gate_lake)
+        # A retry speaks up even so: the try before it may have ended between the record of the gate and its event.
+        if not summary["changed"] and not is_retry(ti):
+            raise AirflowSkipException("nothing changed since the last gated snapshot")
+        rows = (ti.xcom_pull("clean_batches") or {}).get("rows", {})
+        outlet_events[GATED_BEHAVIOUR].extra = {
+            "snapshot": summary["snapshot"],
+            "since": summary["since"],
+            "rows": rows,
+        }
+        return summary
+
+    cleaned = clean_batches()
+    models = list_models()
+    shown = show_model.expand(node=models)
+    gate = check_lake_gate()
+    cleaned >> models
+    [cleaned, shown] >> gate
+
+
+clean_behaviour_hourly()

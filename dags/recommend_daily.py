@@ -1,0 +1,52 @@
+# ruff: noqa: PLC0415 - steps are imported inside tasks, so that parsing stays cheap
+"""# Recommend, daily.
+
+## What
+Lists every user afresh, as of the end of the day (T = the interval's end, but at most the end of the last gated arrival
+hour), retrains the item-to-item factors when they are old, and publishes.
+
+## Inputs → outputs
+The gated lake and the newest publication's vectors → all vector and recommendation tables and a publication: the asset
+`publication`. It serves unless its T precedes the serving one's.
+
+## If it fails
+What serves goes on serving. A red `check_…`: runbook `failed_gate`. Else read the log, and clear the run from `plan`.
+
+## Safe to re-run?
+Yes. The same T, snapshot and artefacts give the same lists.
+
+## Backfill
+`airflow backfill create --dag-id recommend_daily --from-date … --to-date … --reprocess-behavior completed` gives one
+publication a day; those of the past are kept but do not serve.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from airflow.sdk import CronDataIntervalTimetable, dag, task
+
+from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, candidate_of, make_publication, run_step
+
+
+@dag(
+    schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=[Tag.TIDEMARK, Tag.RECOMMENDING, Tag.DAILY],
+    doc_md=__doc__,
+)
+def recommend_daily() -> None:
+    @task(pool=WRITER_POOL)
+    def plan(data_interval_end: datetime | None = None) -> str:
+        """Fix T, the snapshot and the artefacts of a publication for everyone; skip the rest where it is there."""
+        from include.steps.plan import plan_recommend
+
+        summary: dict[str, Any] = run_step(plan_recommend, data_interval_end)
+        return candidate_of(summary)
+
+    make_publication(plan())
+
+
+recommend_daily()

@@ -1,0 +1,52 @@
+# ruff: noqa: PLC0415 - steps are imported inside tasks, so that parsing stays cheap
+"""# Update interests.
+
+## What
+Follows the lake: embeds new texts, moves the vectors of the users and items whose input changed, relists those users,
+and publishes.
+
+## Inputs → outputs
+The asset `gated_behaviour` (this run asks the lake what changed since the publication it builds on, so one run may
+stand for several events) → `item_vectors`, `user_vectors`, `recommendations_home` and a publication: the asset
+`publication`.
+
+## If it fails
+What serves goes on serving. A red `check_…`: runbook `failed_gate`. Else read the log, and clear the run from `plan`.
+
+## Safe to re-run?
+Yes. Each run starts from the manifest of the newest publication, not from what a failed run left behind.
+
+## Backfill
+None of its own: backfill `clean_behaviour_hourly`, and this follows. Vectors from nothing: `python -m include rebuild`.
+"""
+
+from typing import Any
+
+from airflow.sdk import dag, task
+
+from include.assets import GATED_BEHAVIOUR
+from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, candidate_of, make_publication, run_step
+
+
+@dag(
+    schedule=[GATED_BEHAVIOUR],
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=[Tag.TIDEMARK, Tag.RECOMMENDING, Tag.ON_ASSET],
+    doc_md=__doc__,
+)
+def update_interests() -> None:
+    @task(pool=WRITER_POOL)
+    def plan() -> str:
+        """Find what changed since the publication to build on; skip the rest where nothing did."""
+        from include.steps.plan import plan_update
+
+        summary: dict[str, Any] = run_step(plan_update)
+        return candidate_of(summary)
+
+    make_publication(plan())
+
+
+update_interests()

@@ -1,0 +1,77 @@
+{# The histories hold every landed row ever with its outcome. They are read before they are written, so the first run
+   finds them empty instead of not at all. #}
+{% macro create_histories() %}
+    {% if execute and flags.WHICH in ('build', 'run', 'test') %}
+        {% set landed = 'arrival_hour timestamp, source varchar, file varchar, row_number bigint' %}
+        {% set tables = {
+            'int_event_history': landed ~ ', event_key varchar, user_id varchar, item_id varchar, event_type varchar,
+                event_ts timestamp, "value" double, weight double, "text" varchar, session_id varchar,
+                attributes varchar, deleted boolean, raw varchar, outcome varchar, reason varchar,
+                excluded_at timestamp',
+            'int_item_history': landed ~ ', preference bigint, item_id varchar, kind varchar, title varchar,
+                description varchar, categories varchar[], creator_id varchar, price double, published_at timestamp,
+                available_from timestamp, available_until timestamp, attributes varchar, raw varchar,
+                outcome varchar, reason varchar',
+            'int_user_history': landed ~ ', user_id varchar, created_at timestamp, attributes varchar, raw varchar,
+                outcome varchar, reason varchar',
+            'int_batches': 'landed_table varchar, arrival_hour timestamp, n_landed bigint, fingerprint varchar,
+                rules varchar'
+        } %}
+        {% for name, columns in tables.items() %}
+            {% set relation = api.Relation.create(
+                database='lake', schema=target.schema, identifier=name, type='table'
+            ) %}
+            {% if load_relation(relation) is none %}
+                {% do run_query('create table if not exists ' ~ relation ~ ' (' ~ columns ~ ')') %}
+                {% do adapter.cache_added(relation) %}
+            {% endif %}
+        {% endfor %}
+    {% endif %}
+{% endmacro %}
+
+{# Incremental strategy `rewrite`: the rows of the table that meta.rewrites covers become the model's rows, and a row
+   that stays as it was is left alone, so that the lake's change feed says what changed and nothing else.
+   meta.rewrites: a list of {model, by: [column, ...]}; a row is covered when its columns are in one of the models;
+   or the word 'all'. #}
+{% macro get_incremental_rewrite_sql(arguments) %}
+    {% set target = arguments['target_relation'] %}
+    {% set fresh = arguments['temp_relation'] %}
+    {% set key = config.get('unique_key') %}
+    {% set names = arguments['dest_columns'] | map(attribute='name') | list %}
+    {% set same %}
+        {%- for name in names %}
+        {{ 'and ' if not loop.first }}fresh."{{ name }}"
+            {{ '=' if name in key else 'is not distinct from' }} earlier."{{ name }}"
+        {%- endfor %}
+    {% endset %}
+    {% set rewrites = config.get('meta')['rewrites'] %}
+    delete from {{ target }} as earlier
+    where
+        not exists (select 1 from {{ fresh }} as fresh where {{ same }})
+        {% if rewrites != 'all' %}
+        and (
+            {% for rewrite in rewrites %}
+            {{ 'or ' if not loop.first }}exists (
+                select 1
+                from {{ ref(rewrite['model']) }} as covering
+                where
+                    {% for column in rewrite['by'] %}
+                    {{ 'and ' if not loop.first }}covering.{{ column }} = earlier.{{ column }}
+                    {% endfor %}
+            )
+            {% endfor %}
+        )
+        {% endif %};
+
+    insert into {{ target }} ("{{ names | join('", "') }}")
+    select "{{ names | join('", "') }}"
+    from {{ fresh }} as fresh
+    where not exists (select 1 from {{ target }} as earlier where {{ same }})
+{% endmacro %}
+
+{# What a run touches is remembered in a file before the first mart is written. A run that did not end well may have
+   written marts of rows that are in no history: the next run reads its files (source `touched`) and sets those right. #}
+{% macro remember_touched() %}
+    copy (select * from {{ this }})
+    to '{{ var("touched") | replace("'", "''") }}/{{ this.identifier }}-{{ invocation_id }}.parquet' (format parquet)
+{% endmacro %}

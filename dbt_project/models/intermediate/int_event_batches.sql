@@ -1,0 +1,3 @@
+select distinct arrival_hour
+from {{ ref('stg_batches') }}
+where landed_table = 'events'

@@ -1,0 +1,10 @@
+with unioned as (
+    select * from {{ ref('stg_canonical__items') }}
+    union all by name
+    select * from {{ ref('stg_online_retail__items') }}
+)
+
+select
+    * exclude (reason),
+    coalesce(reason, case when item_id is null then 'missing_item' end) as reason
+from unioned

@@ -1,0 +1,130 @@
+{% set scalars = [
+    'item_id', 'kind', 'title', 'description', 'creator_id', 'price', 'published_at', 'available_from', 'available_until'
+] %}
+with landed as (
+    select
+        arrival_hour,
+        source,
+        file,
+        row_number,
+        raw,
+        read_error,
+        case when read_error is null then cast(raw as json) end as came
+    from {{ source('landed', 'items') }}
+    where source not in ('{{ var("sources_of_their_own") | join("', '") }}')
+),
+
+extracted as (
+    select
+        *,
+        json_extract_string(came, ['$.{{ scalars | join("', '$.") }}']) as texts,
+        json_type(came, ['$.{{ scalars | join("', '$.") }}']) as types,
+        json_type(came, '$.categories') as categories_type,
+        {{ trimmed("(came ->> '$.categories')") }} as categories_came,
+        {{ attributes('came', scalars + ['categories']) }} as attributes
+    from landed
+),
+
+named as (
+    select
+        arrival_hour,
+        source,
+        file,
+        row_number,
+        raw,
+        read_error,
+        attributes,
+        coalesce(list_has_any(types, ['OBJECT', 'ARRAY']) or categories_type = 'OBJECT', false) as has_wrong_type,
+        -- A list, or text with one of the usual separators.
+        case
+            when starts_with(categories_came, '[') and json_valid(categories_came)
+                then from_json(categories_came, '["VARCHAR"]')
+            when contains(categories_came, '|') then string_split(categories_came, '|')
+            when contains(categories_came, ';') then string_split(categories_came, ';')
+            when categories_came is not null then string_split(categories_came, ',')
+            else []
+        end as categories_came,
+        {% for name in scalars %}
+        {{ trimmed('texts[' ~ loop.index ~ ']') }} as {{ name }}_came{{ ',' if not loop.last }}
+        {% endfor %}
+    from extracted
+),
+
+-- Each distinct text is repaired once.
+texts as (
+    select
+        came,
+        {{ tidied('came') }} as tidy
+    from (
+        select title_came as came from named
+        union
+        select description_came as came from named
+        union
+        select unnest(categories_came) as came from named
+    )
+    where came is not null
+),
+
+categories as (
+    select
+        each.file,
+        each.row_number,
+        list(texts.tidy order by each.place) as categories
+    from (
+        select
+            file,
+            row_number,
+            unnest(categories_came) as came,
+            generate_subscripts(categories_came, 1) as place
+        from named
+    ) as each
+    inner join texts on each.came = texts.came
+    where texts.tidy is not null
+    group by each.file, each.row_number
+),
+
+typed as (
+    select
+        named.*,
+        titles.tidy as title,
+        descriptions.tidy as description,
+        coalesce(categories.categories, []) as categories,
+        {{ number('price_came') }} as price,
+        {{ utc_time('published_at_came') }} as published_at,
+        {{ utc_time('available_from_came') }} as available_from,
+        {{ utc_time('available_until_came') }} as available_until
+    from named
+    left join texts as titles on named.title_came = titles.came
+    left join texts as descriptions on named.description_came = descriptions.came
+    left join categories on named.file = categories.file and named.row_number = categories.row_number
+)
+
+select
+    arrival_hour,
+    source,
+    file,
+    row_number,
+    cast(0 as bigint) as preference,
+    item_id_came as item_id,
+    kind_came as kind,
+    title,
+    description,
+    categories,
+    creator_id_came as creator_id,
+    price,
+    published_at,
+    available_from,
+    available_until,
+    attributes,
+    raw,
+    case
+        when read_error is not null then read_error
+        when has_wrong_type then 'wrong_type'
+        when price_came is not null and (price is null or price < 0) then 'invalid_price'
+        when
+            (published_at_came is not null and published_at is null)
+            or (available_from_came is not null and available_from is null)
+            or (available_until_came is not null and available_until is null)
+            then 'unusable_time'
+    end as reason
+from typed

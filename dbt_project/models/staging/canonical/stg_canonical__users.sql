@@ -1,0 +1,35 @@
+{% set scalars = ['user_id', 'created_at'] %}
+with landed as (
+    select
+        *,
+        case when read_error is null then cast(raw as json) end as came
+    from {{ source('landed', 'users') }}
+),
+
+extracted as (
+    select
+        *,
+        coalesce(
+            list_has_any(json_type(came, ['$.{{ scalars | join("', '$.") }}']), ['OBJECT', 'ARRAY']), false
+        ) as has_wrong_type,
+        {{ trimmed("(came ->> '$.user_id')") }} as user_id,
+        {{ trimmed("(came ->> '$.created_at')") }} as created_at_came,
+        {{ attributes('came', scalars) }} as attributes
+    from landed
+)
+
+select
+    arrival_hour,
+    source,
+    file,
+    row_number,
+    user_id,
+    {{ utc_time('created_at_came') }} as created_at,
+    attributes,
+    raw,
+    case
+        when read_error is not null then read_error
+        when has_wrong_type then 'wrong_type'
+        when created_at_came is not null and {{ utc_time('created_at_came') }} is null then 'unusable_time'
+    end as reason
+from extracted

@@ -1,0 +1,77 @@
+{% set columns = [
+    'invoice', 'stock_code', 'description', 'quantity', 'invoice_date', 'price', 'customer_id', 'country'
+] %}
+with extracted as (
+    select
+        *,
+        json_extract_string(
+            case when read_error is null then raw end, ['$.{{ columns | join("', '$.") }}']
+        ) as texts
+    from {{ source('landed', 'events') }}
+    where source = 'online-retail'
+),
+
+named as (
+    select
+        arrival_hour,
+        source,
+        file,
+        row_number,
+        raw,
+        read_error,
+        {% for name in columns %}
+        {{ trimmed('texts[' ~ loop.index ~ ']') }} as {{ name }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from extracted
+),
+
+typed as (
+    select
+        * exclude (quantity, price, customer_id, stock_code, invoice),
+        upper(stock_code) as item_id,
+        upper(invoice) as invoice,
+        regexp_replace(customer_id, '[.]0+$', '') as user_id,
+        {{ number('quantity') }} as quantity,
+        {{ number('price') }} as price,
+        starts_with(upper(invoice), 'C') as is_cancellation,
+        coalesce(
+            {{ utc_time('invoice_date') }},
+            try_strptime(invoice_date, ['%m/%d/%Y %H:%M', '%m/%d/%y %H:%M'])
+        ) as event_ts
+    from named
+)
+
+select
+    typed.arrival_hour,
+    typed.source,
+    typed.file,
+    typed.row_number,
+    'h:' || md5(cast(json_array(
+        'online-retail', typed.invoice, typed.item_id, typed.description, typed.quantity, typed.event_ts, typed.price,
+        typed.user_id, typed.country
+    ) as varchar)) as event_key,
+    typed.user_id,
+    typed.item_id,
+    case when typed.is_cancellation then 'refund' else 'purchase' end as event_type,
+    typed.event_ts,
+    abs(typed.quantity) as "value",
+    cast(null as varchar) as "text",
+    typed.invoice as session_id,
+    cast(json_object('country', typed.country, 'price', typed.price) as varchar) as attributes,
+    false as deleted,
+    false as is_bare_withdrawal,
+    typed.raw,
+    case
+        when typed.read_error is not null then typed.read_error
+        when typed.user_id is null then 'missing_user'
+        when typed.item_id is null then 'missing_item'
+        when exists (
+            select 1
+            from {{ ref('online_retail_non_products') }} as non_product
+            where regexp_full_match(typed.item_id, non_product.pattern)
+        ) then 'not_a_product'
+        when typed.quantity is null or typed.quantity = 0 or (typed.quantity < 0) <> coalesce(typed.is_cancellation, false)
+            then 'invalid_quantity'
+        when typed.price is null or typed.price <= 0 then 'invalid_price'
+    end as reason
+from typed

@@ -1,0 +1,90 @@
+{% set columns = ['stock_code', 'description', 'n_lines', 'last_invoice_date'] %}
+with extracted as (
+    select
+        *,
+        json_extract_string(
+            case when read_error is null then raw end, ['$.{{ columns | join("', '$.") }}']
+        ) as texts
+    from {{ source('landed', 'items') }}
+    where source = 'online-retail'
+),
+
+named as (
+    select
+        arrival_hour,
+        source,
+        file,
+        row_number,
+        raw,
+        read_error,
+        upper({{ trimmed('texts[1]') }}) as item_id,
+        {{ tidied(trimmed('texts[2]')) }} as title,
+        coalesce(try_cast({{ trimmed('texts[3]') }} as bigint), 1) as n_lines,
+        {{ trimmed('texts[4]') }} as last_invoice_date
+    from extracted
+),
+
+-- Product names are in capitals, some in Title Case of three words or more; stock takers' notes are neither.
+judged as (
+    select
+        named.*,
+        coalesce(
+            (
+                length(regexp_replace(title, '[^A-Z]', '', 'g'))
+                >= greatest(1, length(regexp_replace(title, '[^a-z]', '', 'g')))
+                or (
+                    not regexp_matches(title, '(^|[^A-Za-z''])[a-z]')
+                    and length(regexp_extract_all(title, '[A-Z][A-Za-z'']*')) >= 3
+                )
+            )
+            and not exists (
+                select 1
+                from {{ ref('online_retail_junk_descriptions') }} as junk
+                where junk.description = trim(upper(named.title), ' ?.!')
+            ),
+            false
+        ) as is_usable,
+        exists (
+            select 1
+            from {{ ref('online_retail_non_products') }} as non_product
+            where regexp_full_match(named.item_id, non_product.pattern)
+        ) as is_no_product
+    from named
+),
+
+summed as (
+    select
+        *,
+        sum(n_lines) over (partition by arrival_hour, item_id, title, is_usable) as lines_of_title
+    from judged
+)
+
+select
+    arrival_hour,
+    source,
+    file,
+    row_number,
+    -- The most frequent usable description of a code in a batch describes it.
+    cast(row_number() over (
+        partition by arrival_hour, item_id
+        order by is_usable, lines_of_title, last_invoice_date, title, file, row_number
+    ) as bigint) as preference,
+    item_id,
+    'product' as kind,
+    title,
+    cast(null as varchar) as description,
+    cast([] as varchar[]) as categories,
+    cast(null as varchar) as creator_id,
+    cast(null as double) as price,
+    cast(null as timestamp) as published_at,
+    cast(null as timestamp) as available_from,
+    cast(null as timestamp) as available_until,
+    cast(null as varchar) as attributes,
+    raw,
+    case
+        when read_error is not null then read_error
+        when item_id is null then 'missing_item'
+        when is_no_product then 'not_a_product'
+        when not is_usable then 'unusable_description'
+    end as reason
+from summed

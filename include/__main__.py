@@ -1,0 +1,415 @@
+"""The command line: the same steps as the DAGs run, on the same home, under the same lock.
+
+Exit code 0: done. 1: a quality gate failed and nothing was published. 2: bad input or usage.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from include.errors import BadInput, GateFailed, TidemarkError
+from include.settings import Settings, load
+
+app = typer.Typer(
+    help="Tidemark keeps every user's interests current. Start with `land` and `run`; `doctor` says what to do next.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+publications_app = typer.Typer(
+    help="List, show and roll back publications.", no_args_is_help=True, rich_markup_mode=None
+)
+show_app = typer.Typer(
+    help="Show one user or one item as the serving publication knows it.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(publications_app, name="publications")
+app.add_typer(show_app, name="show")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Serve = Annotated[bool, typer.Option("--serve", help="Serve the result even though its T precedes the serving T.")]
+ToPublication = Annotated[
+    str | None, typer.Option("--publication", metavar="P", help="A publication's id; by default the one that serves.")
+]
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time as people write it (ISO 8601; UTC where no zone is given)."""
+    if text is None:
+        return None
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput(
+            f"{text!r} is not a time: write ISO 8601, for example 2010-09-30 or 2010-09-30T14:00:00Z"
+        ) from error
+    return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+
+
+def printed(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=2, default=str, ensure_ascii=False))
+
+
+class Format(StrEnum):
+    canonical = "canonical"
+    movielens = "movielens"
+    online_retail = "online-retail"
+
+
+class Landed(StrEnum):
+    events = "events"
+    items = "items"
+    users = "users"
+
+
+@app.command()
+def land(
+    path: Annotated[Path, typer.Argument(help="A file, or the folder of a data set.")],
+    format: Annotated[
+        Format, typer.Option(help="Who made the file; `canonical` is Tidemark's own (see the README).")
+    ] = Format.canonical,
+    table: Annotated[Landed | None, typer.Option(help="What the file holds; by default its name says so.")] = None,
+    arrival: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T|event",
+            help="The hour of arrival; `event` spreads rows by their own hour, for replays. By default one bulk arrival.",
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of what the table had in the batches it lands in.")
+    ] = False,
+    events_from: Annotated[str | None, typer.Option(metavar="T", help="Leave out earlier events.")] = None,
+    events_to: Annotated[str | None, typer.Option(metavar="T", help="Leave out events at or after T.")] = None,
+) -> None:
+    """Put a file of behaviour where the next clean finds it.
+
+    Example: python -m include land shop.csv --table events
+    """
+    from include.steps.land import land as step
+
+    printed(
+        step(
+            load(),
+            path,
+            format=format.value,
+            table=None if table is None else table.value,
+            arrival="event" if arrival == "event" else moment(arrival),
+            replace=replace,
+            events_from=moment(events_from),
+            events_to=moment(events_to),
+        )
+    )
+
+
+@app.command()
+def clean(
+    start: Annotated[str | None, typer.Option("--from", metavar="T", help="First arrival hour.")] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="T", help="End of the span, itself left out.")] = None,
+) -> None:
+    """Clean landed batches into the lake and pass the gate; by default those that are new or changed."""
+    settings = load()
+    printed(_clean(settings, moment(start), moment(end)))
+
+
+def _clean(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> dict[str, Any]:
+    from include.steps.clean import clean as step
+    from include.steps.gate_lake import gate_lake
+
+    cleaned = step(settings, start, end)
+    gate = gate_lake(settings)
+    return {
+        "batches": len(cleaned["batches"]),
+        "rows": cleaned["rows"],
+        "snapshot": gate["snapshot"],
+        "gate": gate["gate"],
+    }
+
+
+def _publish(settings: Settings, plan: dict[str, Any], serve: bool | None) -> dict[str, Any]:
+    """Take a plan through every step to a publication."""
+    from include.steps.check_lists import check_lists
+    from include.steps.check_vectors import check_vectors
+    from include.steps.embed_texts import embed_texts
+    from include.steps.publish import publish
+    from include.steps.train_artefacts import train_artefacts
+    from include.steps.update_lists import update_lists
+    from include.steps.update_vectors import update_vectors
+
+    log = logging.getLogger("include")
+    log.info("%s", plan["reason"])
+    candidate = plan["candidate"]
+    if candidate is None:
+        return {"publication": plan["publication"], "run": {"texts": {"embedded": 0}}, "reason": plan["reason"]}
+    steps: list[Callable[[Settings, str], dict[str, Any]]] = [
+        embed_texts, train_artefacts, update_vectors, check_vectors, update_lists, check_lists,
+    ]  # fmt: skip
+    for number, step in enumerate(steps, start=1):
+        log.info("step %d of %d: %s", number, len(steps) + 1, step.__name__)
+        step(settings, candidate)
+    log.info("step %d of %d: publish", len(steps) + 1, len(steps) + 1)
+    return publish(settings, candidate, serve=serve)
+
+
+@app.command()
+def update(
+    until: Annotated[
+        str | None, typer.Option(metavar="T", help="As of when; by default the end of the last gated arrival hour.")
+    ] = None,
+) -> None:
+    """Follow what changed: recompute the touched users and items, relist the touched users, publish."""
+    from include.steps.plan import plan_update
+
+    settings = load()
+    printed(_publish(settings, plan_update(settings, moment(until)), None))
+
+
+@app.command()
+def rebuild(
+    as_of: Annotated[str | None, typer.Option(metavar="T", help="As of when.")] = None,
+    publication: Annotated[
+        str | None, typer.Option(metavar="P", help="Take snapshot and artefacts from this publication.")
+    ] = None,
+    serve: Serve = False,
+) -> None:
+    """Compute every vector and list from nothing, and publish."""
+    from include.steps.plan import plan_rebuild
+
+    settings = load()
+    printed(_publish(settings, plan_rebuild(settings, moment(as_of), publication), True if serve else None))
+
+
+@app.command()
+def recommend(
+    as_of: Annotated[str | None, typer.Option(metavar="T", help="As of when; may exceed the data.")] = None,
+    serve: Serve = False,
+) -> None:
+    """List everyone anew, with popularity and catalogue as of T, and publish."""
+    from include.steps.plan import plan_recommend
+
+    settings = load()
+    printed(_publish(settings, plan_recommend(settings, moment(as_of), beyond_data=True), True if serve else None))
+
+
+@app.command()
+def run(
+    as_of: Annotated[str | None, typer.Option(metavar="T", help="As of when; may exceed the data.")] = None,
+    serve: Serve = False,
+) -> None:
+    """All of it: clean, gate, embed, update, recommend, gate, publish. Prints the publication."""
+    from include.steps.plan import plan_recommend
+
+    settings = load()
+    _clean(settings)
+    printed(_publish(settings, plan_recommend(settings, moment(as_of), beyond_data=True), True if serve else None))
+
+
+@app.command("accept-gate")
+def accept_gate(
+    snapshot: Annotated[int, typer.Argument(help="The lake snapshot whose gate failed.")],
+    reason: Annotated[str, typer.Option(help="Why it is right all the same; recorded.")],
+) -> None:
+    """Let a snapshot pass although its gate failed."""
+    from include.steps.gate_lake import accept_gate as step
+
+    printed(step(load(), snapshot, reason))
+
+
+@publications_app.command("list")
+def publications_list(as_json: AsJson = False) -> None:
+    """All publications, the oldest first."""
+    from include.stores import publications
+
+    settings = load()
+    serving = publications.serving_id(settings)
+    found = [
+        {
+            "id": entry["id"],
+            "as_of": entry["as_of"],
+            "kind": entry["kind"],
+            "made_at": entry["made_at"],
+            "serving": entry["id"] == serving,
+            "users_touched": entry["run"]["users"]["touched"],
+            "texts_embedded": entry["run"]["texts"]["embedded"],
+        }
+        for entry in publications.manifests(settings)
+    ]
+    if as_json:
+        printed(found)
+        return
+    table = Table(*["", "publication", "as of", "kind", "made", "users", "texts embedded"])
+    for row in found:
+        marks = ["▶" if row["serving"] else "", row["id"], row["as_of"], row["kind"], row["made_at"][:19]]
+        table.add_row(*marks, str(row["users_touched"]), str(row["texts_embedded"]))
+    Console().print(table)
+
+
+@publications_app.command("show")
+def publications_show(
+    publication: Annotated[
+        str | None, typer.Argument(help="A publication's id; by default the one that serves.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A publication's manifest: what it was made of, its counts, its gates."""
+    from include.stores import publications
+
+    settings = load()
+    entry = publications.manifest(settings, publication) if publication else publications.serving(settings)
+    entry = {**entry, "serving": entry["id"] == publications.serving_id(settings)}
+    if as_json:
+        printed(entry)
+        return
+    console = Console()
+    events, run_ = entry["rows"]["events"], entry["run"]
+    console.print(
+        f"[bold]{entry['id']}[/] {'serves' if entry['serving'] else 'does not serve'}; as of {entry['as_of']}, made by {entry['kind']}"
+    )
+    console.print(
+        f"lake snapshot {entry['lake_snapshot']}, encoder {entry['encoder_id']}, artefacts {', '.join(entry['artefacts'].values())}"
+    )
+    for name, counts in entry["rows"].items():
+        flat = {k: sum(v.values()) if isinstance(v, dict) else v for k, v in counts.items()}
+        console.print(f"  {name}: " + ", ".join(f"{value:,} {key}" for key, value in flat.items()))
+    if events["rejected"]:
+        console.print(
+            "  events rejected because: " + ", ".join(f"{reason} {n:,}" for reason, n in events["rejected"].items())
+        )
+    console.print(
+        f"  this run: {run_['users']['touched']:,} of {run_['users']['total']:,} users and {run_['items']['touched']:,} of {run_['items']['total']:,} items touched; {run_['texts']['embedded']:,} texts embedded, {run_['texts']['reused']:,} reused"
+    )
+    for gate in entry["gates"]:
+        console.print(
+            f"  gate {gate['name']}: {'passed' if gate['passed'] else 'failed'} ({gate['expectations']} expectations)"
+        )
+
+
+@publications_app.command()
+def rollback(
+    publication: Annotated[str | None, typer.Argument(help="Where to; by default the one that served before.")] = None,
+) -> None:
+    """Let an earlier publication serve again, at once, and pin it there until `unpin`."""
+    from include.steps.roll_back import roll_back
+
+    printed(roll_back(load(), publication))
+
+
+@publications_app.command()
+def unpin() -> None:
+    """End the pin of a rollback: the next publication serves again."""
+    from include.stores import publications
+    from include.stores.lock import writing
+
+    settings = load()
+    with writing(settings):
+        publications.unpin(settings)
+    printed({"serving": publications.serving_id(settings), "pinned": False})
+
+
+@show_app.command("user")
+def show_user(user_id: str, publication: ToPublication = None, top: Annotated[int, typer.Option(min=1)] = 10) -> None:
+    """A user's recent history, and what is recommended and why."""
+    from include.steps.show import show_user as step
+
+    typer.echo(step(load(), user_id, publication, top))
+
+
+@show_app.command("item")
+def show_item(item_id: str, publication: ToPublication = None, top: Annotated[int, typer.Option(min=1)] = 10) -> None:
+    """An item's versions and its nearest items by text."""
+    from include.steps.show import show_item as step
+
+    typer.echo(step(load(), item_id, publication, top))
+
+
+class Exported(StrEnum):
+    recommendations = "recommendations"
+    user_vectors = "user-vectors"
+    item_vectors = "item-vectors"
+
+
+@app.command()
+def export(
+    what: Annotated[Exported, typer.Argument(help="What to export.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="The file to write.")],
+    publication: ToPublication = None,
+) -> None:
+    """Write recommendations or vectors to a Parquet file; the same publication gives the same bytes."""
+    from include.steps.export import export as step
+
+    printed(step(load(), what.value, out, publication))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look at settings, versions, stores, disk and stale batches, and say what to do."""
+    from include.steps.doctor import doctor as step
+
+    found = step(load())
+    if as_json:
+        printed(found)
+        return
+    console = Console()
+    for name in ("home", "settings_hash", "encoder_id", "publication"):
+        console.print(f"{name:>15}: {found[name]}")
+    console.print(
+        f"{'lake':>15}: newest snapshot {found['lake']['newest_snapshot']}, gated {found['lake']['gated_snapshot']}"
+    )
+    console.print(f"{'disk (GB)':>15}: " + ", ".join(f"{name} {size}" for name, size in found["disk_gb"].items()))
+    console.print(f"{'versions':>15}: " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()))
+    console.print(f"{'stale batches':>15}: {len(found['stale_batches'])}")
+    for line in found["advice"] or ["all is well"]:
+        console.print(f"  → {line}")
+
+
+@app.command()
+def sql(query: Annotated[str | None, typer.Argument(help="One query; without it a prompt opens.")] = None) -> None:
+    """A DuckDB shell on the lake, read-only: `lake.main.fct_interactions` and its like."""
+    from include.stores import lake
+
+    with lake.connect(load()) as connection:
+        if query is not None:
+            connection.sql(query).show(max_width=200)
+            return
+        typer.echo(
+            "The lake is attached as `lake`; SHOW TABLES lists it. End a statement with ; and the shell with Ctrl-D."
+        )
+        statement = ""
+        while True:
+            try:
+                statement += input("… " if statement else "lake> ") + "\n"
+            except EOFError:
+                return
+            if statement.rstrip().endswith(";"):
+                try:
+                    result = connection.sql(statement)
+                    if result is not None:
+                        result.show(max_width=200)
+                except Exception as error:  # a typing mistake must not end the shell
+                    typer.echo(f"{type(error).__name__}: {error}", err=True)
+                statement = ""
+
+
+def main() -> None:
+    """Run the command line and turn errors that a user can act on into one line and an exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    try:
+        app()
+    except TidemarkError as error:
+        kind = "gate failed" if isinstance(error, GateFailed) else "error"
+        typer.echo(f"{kind}: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Names of the tables and columns that more than one part of Tidemark speaks of."""
+
+from typing import Final
+
+
+class Column:
+    """Columns of the lake's marts, the vector tables and the exports."""
+
+    EVENT_KEY: Final = "event_key"
+    USER: Final = "user_id"
+    ITEM: Final = "item_id"
+    EVENT_TYPE: Final = "event_type"
+    EVENT_TS: Final = "event_ts"
+    WEIGHT: Final = "weight"
+    TEXT: Final = "text"
+    TEXT_HASH: Final = "text_hash"
+    EXCLUDED_AT: Final = "excluded_at"
+    VALID_FROM: Final = "valid_from"
+    VALID_TO: Final = "valid_to"
+    AVAILABLE_FROM: Final = "available_from"
+    AVAILABLE_UNTIL: Final = "available_until"
+    SURFACE: Final = "surface"
+    RANK: Final = "rank"
+    SCORE: Final = "score"
+    REASONS: Final = "reasons"
+
+
+class Mart:
+    """Tables of the behaviour lake that are read outside dbt."""
+
+    INTERACTIONS: Final = "fct_interactions"
+    USER_TEXTS: Final = "fct_user_texts"
+    ITEMS: Final = "dim_items"
+    USERS: Final = "dim_users"
+    REJECTED: Final = "fct_rejected_rows"
+    BATCHES: Final = "audit_batches"
+
+
+class VectorTable:
+    """Tables of the vector store."""
+
+    TEXTS: Final = "text_vectors"
+    ITEMS: Final = "item_vectors"
+    USERS: Final = "user_vectors"
+
+    @staticmethod
+    def recommendations(surface: str) -> str:
+        """Name of the table that holds a surface's lists."""
+        return f"recommendations_{surface}"
+
+
+LANDED_TABLES: Final = ("events", "items", "users")

@@ -1,0 +1,197 @@
+# ruff: noqa: PLC0415 - steps are imported inside tasks, so that parsing stays cheap
+# mypy: disable-error-code="untyped-decorator"
+"""What the DAG files share: owner, retries, tags, pools, runbooks, and the chain of tasks that makes a publication.
+
+Airflow parses DAG files every few seconds, so nothing heavy is imported here: steps are imported inside tasks.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from airflow.sdk import chain, task, task_group
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from include.assets import PUBLICATION
+from include.errors import BadInput, GateFailed
+
+log = logging.getLogger("tidemark")
+
+OWNER = "tidemark"
+WRITER_POOL = "tidemark_writer"  # one slot: who writes the lake or the vectors waits here for the writer before it
+HEADINGS = ("What", "Inputs → outputs", "If it fails", "Safe to re-run?", "Backfill")
+START = datetime(1990, 1, 1, tzinfo=UTC)  # histories start long ago, and any of their hours may be backfilled
+
+
+class Tag(StrEnum):
+    """Every tag that a DAG may carry."""
+
+    TIDEMARK = "tidemark"
+    CLEANING = "cleaning"
+    RECOMMENDING = "recommending"
+    HOURLY = "hourly"
+    DAILY = "daily"
+    ON_ASSET = "on-asset"
+
+
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": OWNER,
+    "retries": 2,  # a task sent before the API server is up fails once
+    "retry_delay": timedelta(seconds=15),
+    "execution_timeout": timedelta(hours=2),
+    "weight_rule": "upstream",  # who is further along goes first, so that runs end before others start
+}
+
+RUNBOOKS = {
+    "clean_batches": "red_dbt_model",
+    "list_models": "red_dbt_model",
+    "show_model": "red_dbt_model",
+    "check_lake_gate": "failed_gate",
+    "check_vectors": "failed_gate",
+    "check_lists": "failed_gate",
+}
+
+
+def runbook(task_id: str) -> str:
+    """Name of the runbook for a task of ours (a file stem of docs/runbooks); `stale_batch` where none is its own."""
+    return RUNBOOKS.get(task_id.rsplit(".", 1)[-1], "stale_batch")
+
+
+@contextmanager
+def final_errors() -> Iterator[None]:
+    """Fail the task at once where another try would only meet the same bad input or the same failed gate."""
+    try:
+        yield
+    except (BadInput, GateFailed) as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def whole_hours(start: str | None, end: str | None) -> tuple[datetime, datetime] | None:
+    """The span of the params `from` and `to`, or None where neither is given.
+
+    Raises:
+        BadInput: only one is given, one is no time, one is inside an hour, or they are the wrong way round.
+    """
+    if not start and not end:
+        return None
+    if not start or not end:
+        raise BadInput("give both params, from and to, or neither")
+    times = []
+    for name, text in (("from", start), ("to", end)):
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise BadInput(f"param {name}: {text!r} is no ISO 8601 time") from error
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        if time.minute or time.second or time.microsecond:
+            raise BadInput(f"param {name}: {text!r} is inside an hour, but batches are whole hours")
+        times.append(time)
+    if times[0] >= times[1]:
+        raise BadInput(f"param from ({start}) must be before param to ({end})")
+    return times[0], times[1]
+
+
+def log_summary(step: str, summary: dict[str, Any]) -> dict[str, Any]:
+    """Write a step's summary into the task's log, one line a value, and return it."""
+    log.info("%s:", step)
+    for line in _lines(summary, ""):
+        log.info("  %s", line)
+    return summary
+
+
+def _lines(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _lines(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and len(value) > 10:
+        yield f"{path} = {len(value):,} entries, the first {str(value[0])[:200]}"
+    else:
+        yield f"{path} = {value:,}" if isinstance(value, int) else f"{path} = {value}"
+
+
+def run_step(step: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """Run a step with the settings in front of its arguments, log its summary and return it.
+
+    Raises:
+        AirflowFailException: bad input or a failed gate, which no further try would mend.
+    """
+    from include.settings import load
+
+    with final_errors():
+        return log_summary(step.__name__, step(load(), *args))
+
+
+def is_retry(ti: Any) -> bool:
+    """Whether a task instance runs again after a failed try, and not because somebody cleared it or backfilled it."""
+    return bool(ti.max_tries - ti.try_number + 1 < ti.task.retries)
+
+
+def candidate_of(plan: dict[str, Any]) -> str:
+    """The id of the planned candidate.
+
+    Raises:
+        AirflowSkipException: there is nothing to do, and the plan says why.
+    """
+    if plan["candidate"] is None:
+        raise AirflowSkipException(plan.get("reason", "nothing to do"))
+    return str(plan["candidate"])
+
+
+@task_group(prefix_group_id=False, tooltip="From a planned candidate to a publication")
+def make_publication(candidate: str) -> None:
+    """The tasks that turn a planned candidate into a publication; shared by the DAGs that publish.
+
+    Args:
+        candidate: id of the candidate, from a plan task upstream.
+    """
+
+    @task(pool=WRITER_POOL)
+    def embed_texts(candidate: str) -> dict[str, Any]:
+        """Embed the texts that are not in the cache yet."""
+        from include.steps.embed_texts import embed_texts
+
+        return run_step(embed_texts, candidate)
+
+    @task(pool=WRITER_POOL)
+    def update_vectors(candidate: str) -> dict[str, Any]:
+        """Write the vectors of the items and users whose input changed."""
+        from include.steps.update_vectors import update_vectors
+
+        return run_step(update_vectors, candidate)
+
+    @task(pool=WRITER_POOL)
+    def check_vectors(candidate: str) -> dict[str, Any]:
+        """Gate: dimensions, norms, keys, one encoder, coverage."""
+        from include.steps.check_vectors import check_vectors
+
+        return run_step(check_vectors, candidate)
+
+    @task(pool=WRITER_POOL)
+    def update_lists(candidate: str) -> dict[str, Any]:
+        """Score and write the recommendation lists."""
+        from include.steps.update_lists import update_lists
+
+        return run_step(update_lists, candidate)
+
+    @task(pool=WRITER_POOL)
+    def check_lists(candidate: str) -> dict[str, Any]:
+        """Gate: full lists, no duplicates, only items that exist and are available, nothing seen, coverage."""
+        from include.steps.check_lists import check_lists
+
+        return run_step(check_lists, candidate)
+
+    @task(pool=WRITER_POOL, outlets=[PUBLICATION])
+    def publish(candidate: str, outlet_events: Any = None) -> dict[str, Any]:
+        """Switch to the new publication in one atomic step, and say so on its asset."""
+        from include.steps.publish import publish
+
+        summary = run_step(publish, candidate)
+        outlet_events[PUBLICATION].extra = summary
+        return summary
+
+    tasks = [step(candidate) for step in (embed_texts, update_vectors, check_vectors, update_lists, check_lists)]
+    tasks.append(publish(candidate))
+    chain(*tasks)

@@ -1,0 +1,104 @@
+"""The gate on a surface's recommendations."""
+
+import great_expectations as gx
+import great_expectations.expectations as gxe
+import numpy as np
+import pandas as pd
+
+from include.quality.results import GateResult
+from include.quality.run import Judged, at_least, run_gate
+from include.settings import Gates, Settings, Surface
+
+
+def list_suite(gates: Gates, surface: Surface, listed: int, eligible_items: int) -> gx.ExpectationSuite:
+    """What each row of the lists must meet.
+
+    Args:
+        listed: rows that the users' lists should have together.
+    """
+    required = ("user_id", "item_id", "rank", "score", "available", "seen")
+    expectations: list[gxe.Expectation] = [gxe.ExpectColumnValuesToNotBeNull(column=column) for column in required]
+    expectations += [
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=["user_id", "item_id"], notes="no item twice in a list"),
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=["user_id", "rank"], notes="no rank twice in a list"),
+        gxe.ExpectColumnValuesToBeBetween(column="rank", min_value=1, max_value=surface.length),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="score",
+            min_value=-float(np.finfo("float64").max),
+            max_value=float(np.finfo("float64").max),
+            notes="scores are finite",
+        ),
+        gxe.ExpectColumnValuesToBeInSet(
+            column="available", value_set=[True], notes="items exist and are available at T"
+        ),
+        gxe.ExpectTableRowCountToEqual(value=listed, notes="every row of a list belongs to a listed user"),
+        gxe.ExpectColumnUniqueValueCountToBeBetween(
+            column="item_id",
+            min_value=at_least(gates.min_catalogue_coverage, eligible_items),
+            notes=f"coverage: at least {gates.min_catalogue_coverage:g} of {eligible_items} eligible items are in a list",
+        ),
+    ]
+    if not surface.show_seen:
+        expectations.append(
+            gxe.ExpectColumnValuesToBeInSet(
+                column="seen", value_set=[False], notes=f"the surface {surface.name} shows nothing seen"
+            )
+        )
+    return gx.ExpectationSuite(name=f"recommendations_{surface.name}_lists", expectations=expectations)
+
+
+def user_suite(gates: Gates, surface: Surface, expected: int) -> gx.ExpectationSuite:
+    """What the lists of users must meet: as long as they can be, for nearly everybody."""
+    return gx.ExpectationSuite(
+        name=f"recommendations_{surface.name}_users",
+        expectations=[
+            gxe.ExpectColumnValuesToNotBeNull(column="user_id"),
+            gxe.ExpectColumnValuesToBeUnique(column="user_id"),
+            gxe.ExpectColumnValuesToNotBeNull(column="listed"),
+            gxe.ExpectColumnValuesToNotBeNull(column="due"),
+            gxe.ExpectColumnPairValuesToBeEqual(
+                column_A="listed",
+                column_B="due",
+                notes=f"a list holds {surface.length} items, or all eligible ones where fewer",
+            ),
+            gxe.ExpectColumnPairValuesToBeEqual(
+                column_A="listed", column_B="rows", notes="the lists hold as many rows of a user as were listed"
+            ),
+            gxe.ExpectTableRowCountToBeBetween(
+                min_value=at_least(gates.min_user_coverage, expected),
+                notes=f"coverage: at least {gates.min_user_coverage:g} of {expected} users have a list",
+            ),
+        ],
+    )
+
+
+def check_recommendations(
+    lists: pd.DataFrame,
+    users: pd.DataFrame,
+    surface: Surface,
+    settings: Settings,
+    *,
+    expected_users: int,
+    eligible_items: int,
+) -> GateResult:
+    """Judge a candidate's lists for one surface.
+
+    Args:
+        lists: `user_id, item_id, rank` (from 1)`, score, available, seen`, one row an item of a list. `available` says
+            whether the item exists and is available at T, `seen` whether the user already had it.
+        users: `user_id, eligible, listed`: how many items could be in the user's list, and how many are.
+        expected_users: users who should have a list.
+        eligible_items: items that could be in some list.
+    """
+    gates = settings.gates
+    rows = users["user_id"].map(lists["user_id"].value_counts()).fillna(0).astype("int64")
+    lengths = users.assign(due=users["eligible"].clip(upper=surface.length), rows=rows)
+    listed = int(users["listed"].sum())
+    return run_gate(
+        f"recommendations_{surface.name}",
+        [
+            Judged(list_suite(gates, surface, listed, eligible_items), lists, shown=("user_id", "item_id", "rank")),
+            Judged(user_suite(gates, surface, expected_users), lengths, shown=("user_id", "eligible")),
+        ],
+        settings,
+    )

@@ -1,0 +1,151 @@
+"""Runs suites of expectations on frames through one checkpoint and writes the result into the Data Docs."""
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import great_expectations as gx
+import pandas as pd
+from great_expectations.checkpoint import UpdateDataDocsAction
+from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+from include.quality.results import MAX_EXAMPLES, GateResult, plain
+from include.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SITE = "tidemark"
+KEPT_RESULTS = 200  # pages in the Data Docs: older ones are dropped, since each run renders the whole index
+EXAMPLES = "examples"  # a column of this name holds lists of examples of its own, and is not judged
+NO_THRESHOLD = {"column", "column_A", "column_B", "column_list", "batch_id", "row_condition", "condition_parser"}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A frame, the suite it must meet, and which columns name a row in an example."""
+
+    suite: gx.ExpectationSuite
+    frame: pd.DataFrame
+    shown: Sequence[str] = ()
+
+
+def at_least(share: float, count: int) -> int:
+    """The smallest whole number that is at least this share of a count, in spite of binary fractions."""
+    return math.ceil(round(share * count, 9))
+
+
+def run_gate(name: str, judged: Iterable[Judged], settings: Settings) -> GateResult:
+    """Run one checkpoint over all suites of a gate.
+
+    An expectation that cannot be evaluated (a column is missing, a value has the wrong type) counts as failed.
+    """
+    parts = {part.suite.name: part for part in judged}
+    if not parts:
+        return GateResult(name, passed=True, expectations=0, failed=[])
+    context = _context(settings)
+    frames = context.data_sources.add_pandas("frames")
+    run_id = gx.RunIdentifier(run_name=name, run_time=datetime.now(UTC))
+    expectations, failed = 0, []
+    for suite_name, part in parts.items():
+        frame = part.frame.reset_index(drop=True)
+        batch = frames.add_dataframe_asset(suite_name).add_batch_definition_whole_dataframe(suite_name)
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=suite_name, data=batch, suite=context.suites.add(part.suite))
+        )
+        # One checkpoint a frame: a checkpoint hands one frame to all its definitions.
+        checkpoint = context.checkpoints.add(
+            gx.Checkpoint(
+                name=suite_name,
+                validation_definitions=[definition],
+                actions=[UpdateDataDocsAction(name="data_docs", site_names=[SITE])],
+                result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_EXAMPLES},
+            )
+        )
+        batch_parameters = {"dataframe": frame.drop(columns=EXAMPLES, errors="ignore")}
+        result = checkpoint.run(batch_parameters=batch_parameters, run_id=run_id)
+        for validation in result.run_results.values():
+            expectations += len(validation.results)
+            failed += [_failure(suite_name, found, part, frame) for found in validation.results if not found.success]
+    docs = settings.reports / "data_docs" / "index.html"
+    log.info("gate %s: %d of %d expectations failed; Data Docs: %s", name, len(failed), expectations, docs)
+    return GateResult(name, not failed, expectations, failed, str(docs))
+
+
+def _context(settings: Settings) -> Any:
+    """A context without telemetry or progress bars: only results are kept, for the index of the Data Docs."""
+    defaults = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
+    results = settings.reports / "validations"
+    _drop_old(results)
+    defaults.stores[defaults.validation_results_store_name]["store_backend"] = _folder(results)
+    config = DataContextConfig(
+        store_backend_defaults=defaults,
+        data_docs_sites={
+            SITE: {
+                "class_name": "SiteBuilder",
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                "site_section_builders": {"expectations": "None", "profiling": "None"},
+                "show_how_to_buttons": False,
+                "store_backend": _folder(settings.reports / "data_docs"),
+            }
+        },
+        analytics_enabled=False,
+        progress_bars={"globally": False},
+    )
+    return gx.get_context(mode="ephemeral", project_config=config)
+
+
+def _folder(path: Path) -> dict[str, str]:
+    # Great Expectations reads a bare `$` as a variable of its own.
+    return {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(path.absolute()).replace("$", r"\$")}
+
+
+def _drop_old(results: Path) -> None:
+    """Keep room for one more result: the pages of dropped ones go with the next index."""
+    files = sorted(results.rglob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file))
+    for file in files[: max(0, len(files) - KEPT_RESULTS)]:
+        file.unlink(missing_ok=True)
+
+
+def _failure(suite: str, found: Any, part: Judged, frame: pd.DataFrame) -> dict[str, Any]:
+    """One failed expectation in our words."""
+    expectation, result = found.expectation_config, found.result
+    kwargs = expectation.kwargs
+    columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] or kwargs.get(
+        "column_list", []
+    )
+    threshold = {key: value for key, value in kwargs.items() if key not in NO_THRESHOLD and value is not None}
+    examples: list[Any] = []
+    if "partial_unexpected_list" in result:
+        observed: Any = {
+            "rows": f"{result['unexpected_count']} of {result['element_count']}",
+            "values": result["partial_unexpected_list"][:MAX_EXAMPLES],
+        }
+        rows = frame.loc[result.get("partial_unexpected_index_list", [])[:MAX_EXAMPLES]]
+        if EXAMPLES in frame:
+            examples = [example for listed in rows[EXAMPLES] for example in listed]
+        else:
+            examples = rows[[*dict.fromkeys([*part.shown, *columns])]].to_dict("records")
+    elif "observed_value" in result:
+        observed = result["observed_value"]
+        examples = sorted(map(str, frame[columns[0]].dropna().unique()[:MAX_EXAMPLES])) if columns else []
+    else:
+        observed = _exception(found.exception_info)
+    return {
+        "suite": suite,
+        "expectation": expectation.type,
+        "column": ", ".join(columns) or None,
+        "observed": plain(observed),
+        "threshold": plain(threshold),
+        "note": plain(expectation.notes),
+        "examples": plain(examples[:MAX_EXAMPLES]),
+    }
+
+
+def _exception(info: dict[str, Any]) -> str:
+    """The message of an expectation that could not be evaluated."""
+    raised = info if "exception_message" in info else next(iter(info.values()), {})
+    return f"not evaluated: {raised.get('exception_message')}"

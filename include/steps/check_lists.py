@@ -1,0 +1,55 @@
+"""The gate on a candidate's recommendation lists."""
+
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from include.columns import VectorTable
+from include.quality.recommendations import check_recommendations
+from include.settings import Settings, Surface
+from include.steps.timing import timed
+from include.steps.update_lists import load_catalogue
+from include.stores import behaviour, lake, publications, vectors
+
+
+def check_lists(settings: Settings, candidate: str) -> dict[str, Any]:
+    """Judge the lists that this candidate wrote, and that no user lacks one.
+
+    Lists that it did not write were judged when they were written; an item that left the catalogue since then is looked
+    for in all of them.
+
+    Raises:
+        GateFailed: with the failing expectations, counts and examples. Nothing is published.
+    """
+    state = publications.candidate(settings, candidate)
+    results = []
+    with timed(settings, candidate, "check_lists"):
+        for surface in settings.surfaces:
+            results.append(_check(settings, state, publications.relisted(settings, candidate), surface))
+    for result in results:
+        publications.add_gate(settings, candidate, result.as_dict())
+    for result in results:
+        result.raise_if_failed()
+    return {result.name: result.as_dict() for result in results}
+
+
+def _check(settings: Settings, state: dict[str, Any], relisted: list[str] | None, surface: Surface) -> Any:
+    name = VectorTable.recommendations(surface.name)
+    version = state["tables"][name]["version"]
+    as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
+    catalogue, ineligible = load_catalogue(settings, state, surface)
+    eligible = [item for item, out in zip(catalogue.item_ids, ineligible, strict=True) if not out]
+    written = vectors.read(settings, state["encoder_id"], name, version, columns=["user_id", "items", "scores"], keys=relisted)
+    keys = vectors.read(settings, state["encoder_id"], name, version, columns=["user_id"])
+    with lake.connect(settings) as connection:
+        facts, users = behaviour.list_facts(connection, snapshot, as_of, written, pa.array(eligible, pa.string()))
+    return check_recommendations(
+        facts.to_pandas(),
+        users.to_pandas(),
+        surface=surface,
+        listed_users=keys.num_rows,
+        expected_users=state["run"]["users"]["total"],
+        eligible_items=len(eligible),
+        settings=settings,
+    )

@@ -1,0 +1,212 @@
+"""Clean landing batches into the behaviour lake: read their rows, then let dbt apply the rules."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from include.columns import LANDED_TABLES
+from include.errors import GateFailed, TidemarkError
+from include.settings import Settings
+from include.stores import batches, lake, landing, lock
+
+log = logging.getLogger(__name__)
+
+_BATCHES = pa.schema(
+    [
+        ("landed_table", pa.string()),
+        ("arrival_hour", pa.timestamp("us")),
+        ("n_landed", pa.int64()),
+        ("fingerprint", pa.string()),
+        ("rules", pa.string()),
+    ]
+)
+
+
+def clean(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> dict[str, Any]:
+    """Clean the stale batches of a span of arrival hours.
+
+    With a start or an end, every stale batch of [start, end), also one whose files are gone: its rows leave the lake.
+    With neither, every stale batch that has files, and whatever an earlier clean left unfinished.
+
+    Returns:
+        `{"batches": [{table, arrival_hour, state, fingerprint}], "nodes": [{name, resource_type, status, seconds,
+        message}], "rows": (see `stores.batches.row_counts`), "snapshot": int or None, "changed": bool}`.
+
+    Raises:
+        BadInput: a landed file cannot be read; the lake was not touched.
+        GateFailed: a data test of dbt failed. The batches stay unfinished, and the gate waits for them.
+        TidemarkError: a model of dbt failed; likewise.
+    """
+    with lock.writing(settings):
+        chosen = [
+            batch
+            for batch in batches.stale(settings, start, end)
+            if batch.state != "vanished" or start is not None or end is not None
+        ]
+        nodes: list[dict[str, Any]] = []
+        before = _newest(settings)
+        if chosen:
+            nodes = _clean(settings, chosen)
+        snapshot = _newest(settings)
+        return {
+            "batches": [batch.as_dict() for batch in chosen],
+            "nodes": nodes,
+            "rows": _rows(settings, snapshot),
+            "snapshot": snapshot,
+            "changed": snapshot != before,
+        }
+
+
+def _newest(settings: Settings) -> int | None:
+    return lake.newest_snapshot(settings) if lake.exists(settings) else None
+
+
+def _rows(settings: Settings, snapshot: int | None) -> dict[str, Any]:
+    if snapshot is None:
+        return {}
+    with lake.connect(settings) as connection:
+        return batches.row_counts(connection, snapshot)
+
+
+def _clean(settings: Settings, chosen: list[batches.Stale]) -> list[dict[str, Any]]:
+    keys = {(batch.table, batch.arrival_hour) for batch in chosen}
+    log.info("cleaning %d batches: %s", len(chosen), _some([batch.name for batch in chosen]))
+    rows = settings.cache / "landed_rows"
+    shutil.rmtree(rows, ignore_errors=True)  # the writer's lock is ours: nobody reads an earlier one
+    rows.mkdir(parents=True)
+    _read(settings, chosen, rows)
+    batches.begin(settings, keys)
+    nodes = _build(settings)
+    batches.finish(settings, keys)
+    shutil.rmtree(rows)
+    return nodes
+
+
+def _read(settings: Settings, chosen: list[batches.Stale], out: Path) -> None:
+    """Write the rows of the batches, and a table of the batches themselves, as dbt's sources."""
+    wanted = {(batch.table, batch.arrival_hour) for batch in chosen if batch.fingerprint is not None}
+    hours = [hour for _, hour in wanted]
+    found = [
+        batch
+        for batch in (landing.batches(settings, min(hours)) if hours else [])
+        if (batch.table, batch.arrival_hour) in wanted
+    ]
+    counts = landing.read_batches(settings, found, out, log.info)
+    fingerprints = {(batch.table, batch.arrival_hour): batch.fingerprint for batch in found}
+    rules = batches.rules(settings)
+    record = [
+        {
+            "landed_table": batch.table,
+            "arrival_hour": batch.arrival_hour.replace(tzinfo=None),
+            "n_landed": counts.get(key, 0),
+            "fingerprint": fingerprints.get(key),
+            "rules": rules,
+        }
+        for batch in chosen
+        for key in [(batch.table, batch.arrival_hour)]
+    ]
+    (out / "batches").mkdir()
+    pq.write_table(pa.Table.from_pylist(record, _BATCHES), out / "batches" / "0000.parquet")
+    for table in LANDED_TABLES:
+        log.info("landed %s rows: %d", table, sum(n for (name, _), n in counts.items() if name == table))
+
+
+def dbt(settings: Settings, *arguments: str, variables: dict[str, Any] | None = None) -> Any:
+    """Run dbt in this process on the project and the lake of the home; returns its `dbtRunnerResult`.
+
+    Args:
+        arguments: dbt's own, such as "build".
+        variables: values of the project's vars besides those that follow from the settings.
+    """
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager  # noqa: PLC0415 (seconds to import)
+    from dbt.cli.main import dbtRunner  # noqa: PLC0415
+
+    project = batches.DBT_PROJECT
+    (settings.cache / "duckdb_temporary").mkdir(parents=True, exist_ok=True)
+    settings.lake.mkdir(parents=True, exist_ok=True)
+    environment = {
+        "LAKE_CATALOGUE": str(lake.catalogue(settings)),
+        "LAKE_DATA": f"{lake.data(settings)}/",
+        "LAKE_EXTENSIONS": str(lake.install_extensions(settings)),
+        "LAKE_TEMPORARY": str(settings.cache / "duckdb_temporary"),
+        "LAKE_DBT_PLUGINS": str(project / "plugins"),
+    }
+    # The same values in every run of a home, so that dbt need not parse the project again.
+    values = {
+        "landed_rows": str(settings.cache / "landed_rows"),
+        "touched": str(batches.touched_folder(settings)),
+        "earliest_event": settings.earliest_event,
+    }
+    options = [
+        *("--project-dir", str(project), "--profiles-dir", str(project)),
+        *("--target-path", str(settings.cache / "dbt"), "--log-path", str(settings.cache / "dbt")),
+        *("--log-level", "none", "--log-level-file", "none", "--no-use-colors"),
+        *("--vars", json.dumps(values | (variables or {}))),
+    ]
+    try:
+        with _environment(environment):
+            return dbtRunner(callbacks=[_log_node]).invoke([*arguments, *options])
+    finally:
+        # dbt-duckdb keeps its connection, and with it this run's tables in memory, for the next run of the process.
+        with DuckDBConnectionManager._LOCK:
+            if DuckDBConnectionManager._ENV is not None:
+                DuckDBConnectionManager._ENV.close()
+            DuckDBConnectionManager.close_all_connections()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _log_node(event: Any) -> None:
+    if event.info.name == "NodeFinished":
+        result = event.data.run_result
+        log.info("dbt %s: %s (%.1f s)", event.data.node_info.node_name, result.status, result.execution_time)
+
+
+def _build(settings: Settings) -> list[dict[str, Any]]:
+    outcome = dbt(settings, "build", "--exclude-resource-type", "unit_test")
+    results = getattr(outcome.result, "results", None) or []
+    nodes = [
+        {
+            "name": result.node.name,
+            "resource_type": str(result.node.resource_type),
+            "status": str(result.status),
+            "seconds": round(float(result.execution_time), 3),
+            "message": result.message,
+        }
+        for result in results
+    ]
+    if outcome.success:
+        return nodes
+    failing = [node for node in nodes if node["status"] in {"fail", "error", "runtime error"}]
+    if not failing:
+        raise TidemarkError(f"dbt did not run: {outcome.exception}")
+    what = "; ".join(f"{node['name']}: {' '.join(str(node['message']).split())}" for node in failing)
+    kind = GateFailed if all(node["status"] == "fail" for node in failing) else TidemarkError
+    error = kind(f"dbt build failed in {len(failing)} of {len(nodes)} nodes: {what} (see docs/runbooks/red_dbt_model.md)")
+    error.nodes = nodes  # type: ignore[attr-defined]
+    raise error
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

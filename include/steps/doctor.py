@@ -1,0 +1,84 @@
+"""A look at the whole home: settings, versions, stores, disk, stale batches, and what to do about each finding."""
+
+import shutil
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from include.models import encoder
+from include.settings import Settings
+from include.stores import batches, lake, publications
+
+PACKAGES = (
+    "apache-airflow",
+    "dbt-core",
+    "dbt-duckdb",
+    "duckdb",
+    "great-expectations",
+    "lancedb",
+    "torch",
+    "transformers",
+)
+LITTLE_DISK_GB = 5.0
+
+
+def doctor(settings: Settings) -> dict[str, Any]:
+    """Gather the state of the home and what asks for attention.
+
+    Returns:
+        `versions`, `home`, `encoder_id`, `lake`, `publication`, `disk_gb`, `stale_batches` and `advice`, each advice one
+        line with the command that mends it.
+    """
+    advice: list[str] = []
+    stale = batches.stale_batches(settings)
+    unfinished = batches.unfinished(settings)
+    gated = lake.gated_snapshot(settings)
+    newest = lake.newest_snapshot(settings) if lake.exists(settings) else None
+    serving = publications.serving_id(settings)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    disk = {
+        "free": round(shutil.disk_usage(settings.home).free / 1e9, 1),
+        **{
+            folder.name: round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e9, 3)
+            for folder in (
+                settings.landing,
+                settings.lake,
+                settings.vectors,
+                settings.artefacts,
+                settings.publications,
+                settings.cache,
+            )
+        },
+    }
+    if disk["free"] < LITTLE_DISK_GB:
+        advice.append(f"only {disk['free']} GB are free: empty {settings.cache / 'landed_rows'} or move TIDEMARK_HOME")
+    if unfinished:
+        advice.append(
+            f"a clean did not finish ({len(unfinished)} batches): run `python -m include clean` (docs/runbooks/red_dbt_model.md)"
+        )
+    if stale:
+        advice.append(
+            f"{len(stale)} batches changed since they were cleaned: run `python -m include clean` or backfill them (docs/runbooks/stale_batch.md)"
+        )
+    if newest is not None and gated != newest:
+        advice.append(
+            f"lake snapshot {newest} has not passed the gate: run `python -m include clean` (docs/runbooks/failed_gate.md)"
+        )
+    if serving is None:
+        advice.append("nothing serves yet: run `python -m include run`")
+    if publications.pinned(settings):
+        advice.append(
+            f"serving is pinned to {serving}: run `python -m include publications unpin` when the cause is mended"
+        )
+    return {
+        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
+        "home": str(settings.home),
+        "settings_hash": settings.hash,
+        "encoder_id": encoder.identify(settings.encoder),
+        "lake": {"newest_snapshot": newest, "gated_snapshot": gated},
+        "publication": serving,
+        "disk_gb": disk,
+        "stale_batches": stale,
+        "unfinished_batches": unfinished,
+        "advice": advice,
+    }

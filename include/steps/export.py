@@ -1,0 +1,70 @@
+"""Write a publication's tables to Parquet files: the same publication gives the same bytes, always."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from include.columns import VectorTable
+from include.errors import BadInput
+from include.settings import Settings
+from include.stores import publications, vectors
+
+What = Literal["recommendations", "user-vectors", "item-vectors"]
+
+
+def export(settings: Settings, what: What, out: Path, publication: str | None = None) -> dict[str, Any]:
+    """Export recommendations (a row for each item of each list) or vectors, sorted by key.
+
+    Args:
+        settings: all settings.
+        what: what to export.
+        out: the Parquet file to write; it appears whole.
+        publication: by default the one that serves.
+
+    Returns:
+        `publication`, `rows` and `file`.
+    """
+    manifest = publications.manifest(settings, publication) if publication else publications.serving(settings)
+    if out.suffix != ".parquet":
+        raise BadInput(f"--out {out}: exports are Parquet files, so the name must end in .parquet")
+    if what == "recommendations":
+        lists = [name for name in sorted(manifest["tables"]) if name.startswith(VectorTable.recommendations(""))]
+        table = pa.concat_tables(_lists(settings, manifest, name) for name in lists)
+    else:
+        table = _table(settings, manifest, VectorTable.USERS if what == "user-vectors" else VectorTable.ITEMS)
+        floats = [field.name for field in table.schema if not pa.types.is_fixed_size_list(field.type)]
+        vector_names = [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
+        table = table.select([floats[0], *vector_names])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    # The vectors' own metadata names artefacts and encoder; the bytes must follow from the rows alone.
+    pq.write_table(table.replace_schema_metadata(None), aside, compression="zstd", row_group_size=65536)
+    os.replace(aside, out)
+    return {"publication": manifest["id"], "rows": table.num_rows, "file": str(out)}
+
+
+def _table(settings: Settings, manifest: publications.Manifest, name: str) -> pa.Table:
+    return vectors.read(settings, manifest["encoder_id"], name, manifest["tables"][name]["version"])
+
+
+def _lists(settings: Settings, manifest: publications.Manifest, name: str) -> pa.Table:
+    lists = _table(settings, manifest, name).combine_chunks()
+    items = lists["items"].combine_chunks()
+    lengths = np.asarray(items.value_lengths())
+    owner = np.repeat(np.arange(lists.num_rows), lengths)
+    rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
+    surface = name.removeprefix(VectorTable.recommendations(""))
+    return pa.table(
+        {
+            "surface": pa.array([surface] * len(owner), pa.string()),
+            "user_id": lists["user_id"].take(pa.array(owner)),
+            "rank": pa.array(rank, pa.int32()),
+            "item_id": items.flatten(),
+            "score": lists["scores"].combine_chunks().flatten(),
+            "reasons": lists["reasons"].combine_chunks().flatten(),
+        }
+    )

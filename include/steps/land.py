@@ -1,0 +1,279 @@
+"""Lands files: puts what arrived, as it came, into the landing folder's batches."""
+
+import filecmp
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+
+from include.columns import LANDED_TABLES
+from include.errors import BadInput
+from include.settings import Settings
+from include.stores import landing
+from include.stores.formats import staged
+from include.stores.formats.progress import Progress
+from include.stores.formats.rows import Chunk, read
+from include.stores.formats.sources import Source, landed_name, sources
+from include.stores.formats.staged import UNREADABLE, Spool, Staged
+from include.stores.formats.times import hour_of, usable
+from include.stores.lock import writing
+
+
+def land(
+    settings: Settings,
+    path: Path,
+    *,
+    format: str,
+    table: str | None = None,
+    arrival: datetime | Literal["event"] | None = None,
+    replace: bool = False,
+    events_from: datetime | None = None,
+    events_to: datetime | None = None,
+    progress: Callable[[str], None] | None = None,
+    bar: bool | None = None,
+) -> dict[str, Any]:
+    """Put a file, or a folder of files, into the landing folder. Nothing lands unless all of it can.
+
+    By default an event file is one bulk arrival, in the hour of its last usable event time; items and users land in the last
+    of these hours, or in the current one where no events are beside them. Landing the same file into the same hour again
+    takes the place of its earlier landing, and changes nothing if the content is the same.
+
+    Args:
+        settings: whose landing folder, and since when times are usable.
+        path: a file or a folder.
+        format: `canonical`, `movielens` or `online-retail`.
+        table: for canonical files whose name does not say it.
+        arrival: the hour of arrival of all (UTC unless it has a zone); `event` spreads event rows over their own hours, those
+            without a usable time into the last, with items and users in the first.
+        replace: whether the files that the landed tables have in the same batches are removed.
+        events_from: only event rows from this time on. Rows without a usable time are kept in a bulk arrival only.
+        events_to: only event rows before this time.
+        progress: takes lines about the progress; None shows it on stderr.
+        bar: whether stderr gets a bar; None decides by whether it is a terminal.
+
+    Returns:
+        `files` (relative to the landing folder, sorted), `rows` and `unreadable` (landed, by table), `left_out` (event rows
+        outside `events_from` and `events_to`), `hours` ([first, last] arrival hour, ISO 8601).
+
+    Raises:
+        BadInput: an option is unusable, or a file cannot be read or is not of the format; names file, position and what to do.
+    """
+    at = hour_of(_utc(arrival)) if isinstance(arrival, datetime) else arrival
+    span = (_utc(events_from) if events_from else None, _utc(events_to) if events_to else None)
+    if span[0] and span[1] and span[0] >= span[1]:
+        raise BadInput(f"--events-from {span[0].isoformat()} is not before --events-to {span[1].isoformat()}")
+    found = sources(path, format, table)
+    now = datetime.now(UTC)
+    earliest = datetime.fromisoformat(settings.earliest_event).replace(tzinfo=UTC)
+    aside = settings.landing / f"_incoming-{uuid.uuid4().hex}"
+    aside.mkdir(parents=True)
+    try:
+        with (
+            staged.bounded(settings.cache) as connection,
+            Progress(sum(source.path.stat().st_size for source in found), progress, bar=bar) as shown,
+        ):
+            work = _Work(connection, shown, aside, at, span, (earliest, now))
+            for source in found:
+                work.stage(source)
+            files = work.files()
+            _put_in_place(settings, files, replace)
+    except OSError as error:
+        raise BadInput(f"{path}: could not be landed: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    hours = sorted({file.hour for file in files if file.hour is not None})
+    return {
+        "files": sorted(_target(settings, file).relative_to(settings.landing).as_posix() for file in files),
+        "rows": dict(work.rows),
+        "unreadable": dict(work.unreadable),
+        "left_out": work.left_out,
+        "hours": [hours[0].isoformat(), hours[-1].isoformat()] if hours else [],
+    }
+
+
+@dataclass
+class _Work:
+    """What has been staged so far."""
+
+    connection: duckdb.DuckDBPyConnection
+    shown: Progress
+    aside: Path
+    arrival: datetime | Literal["event"] | None
+    span: tuple[datetime | None, datetime | None]
+    bounds: tuple[datetime, datetime]
+    staged: list[Staged] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LANDED_TABLES, 0))
+    unreadable: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LANDED_TABLES, 0))
+    left_out: int = 0
+
+    def stage(self, source: Source) -> None:
+        """Read a file to its end and write aside what will land."""
+        folder = self.aside / str(len(self.staged))
+        folder.mkdir()
+        cut = source.table == "events" and (self.arrival == "event" or any(self.span))
+        if source.as_is and not cut:
+            self._copy(source, folder)
+        else:
+            self._rewrite(source, folder)
+        self.shown.file_done(source.path.stat().st_size)
+
+    def files(self) -> list[Staged]:
+        """All files, each with its hour."""
+        hours = [file.hour for file in self.staged if file.table == "events" and file.hour is not None]
+        pick = min if self.arrival == "event" else max
+        beside = self._bulk(pick(hours, default=None))
+        return [Staged(file.path, file.table, file.hour or beside, file.name) for file in self.staged]
+
+    def _bulk(self, last: datetime | None) -> datetime:
+        if isinstance(self.arrival, datetime):
+            return self.arrival
+        return hour_of(last if last is not None else self.bounds[1])
+
+    def _copy(self, source: Source, folder: Path) -> None:
+        name = landed_name(source.path.name)
+        # The copy is what is checked: the original may change meanwhile.
+        copy = folder / name
+        shutil.copyfile(source.path, copy)
+        last: datetime | None = None
+        for _, times in self._read(source, copy):
+            last = _latest(last, times)
+        hour = self._bulk(last) if source.table == "events" else None
+        self.staged.append(Staged(copy, source.table, hour, name))
+
+    def _rewrite(self, source: Source, folder: Path) -> None:
+        spool = Spool(folder / "spool")
+        last: datetime | None = None
+        columns: tuple[str, ...] = ()
+        rows = 0
+        try:
+            for chunk, times in self._read(source, source.path):
+                keep = self._keep(source, times)
+                kept = times if keep is None else [time for time, kept in zip(times, keep, strict=True) if kept]
+                last = _latest(last, kept)
+                rows += len(kept)
+                if keep is not None:
+                    self._leave_out(source, chunk, keep)
+                spool.add(chunk, times, keep)
+                columns = chunk.columns
+        finally:
+            spool.close()
+        if rows or not any(self.span):  # a span without events makes no batch
+            self._write(source, folder, spool.path, columns, self._bulk(last))
+
+    def _write(self, source: Source, folder: Path, spool: Path, columns: tuple[str, ...], bulk: datetime) -> None:
+        otherwise = bulk.replace(tzinfo=None)
+        spread = source.table == "events" and self.arrival == "event"
+        hour = bulk if source.table == "events" else None
+        if spread:
+            for naive, file in staged.spread_lines(self.connection, spool, otherwise, folder):
+                self.staged.append(Staged(file, source.table, naive.replace(tzinfo=UTC), f"{source.stem}.jsonl"))
+        elif source.as_is:
+            file = folder / f"{source.stem}.jsonl.zst"
+            staged.write_lines(self.connection, spool, file)
+            self.staged.append(Staged(file, source.table, hour, file.name))
+        else:
+            file = folder / f"{source.stem}.parquet"
+            staged.write_parquet(self.connection, spool, columns or source.required, file)
+            self.staged.append(Staged(file, source.table, hour, file.name))
+            beside = folder / f"{source.stem}{UNREADABLE}"
+            if beside.exists():
+                self.staged.append(Staged(beside, source.table, hour, beside.name))
+        if source.items_within:
+            items = folder / "items"
+            items.mkdir()
+            written = staged.items_of_lines(self.connection, spool, None if spread else otherwise, otherwise, items)
+            for naive, file, rows in written:
+                self.staged.append(Staged(file, "items", naive.replace(tzinfo=UTC), f"{source.stem}.parquet"))
+                self.rows["items"] += rows
+
+    def _read(self, source: Source, path: Path) -> Iterator[tuple[Chunk, list[datetime | None]]]:
+        """The chunks of a file with the usable times of their rows; counts them, and checks that it is of the format."""
+        rows = unreadable = 0
+        columns: tuple[str, ...] = ()
+        for chunk in read(path, source.dialect, kind=source.kind):
+            rows += len(chunk.raw)
+            unreadable += len(chunk.raw) - chunk.errors.null_count
+            columns = chunk.columns
+            self.shown.at(source.path.name, chunk.position, rows)
+            yield chunk, self._times(source, chunk)
+        if rows and rows == unreadable:
+            raise BadInput(
+                f"{source.path}: none of its {rows:,} rows can be read, from row 1 on: is it really {path.suffix}?"
+            )
+        missing = [column for column in source.required if column not in columns]
+        if missing and (rows or columns):
+            raise BadInput(
+                f"{source.path}: no column {', '.join(missing)}; expected {', '.join(source.required)}; "
+                f"found {', '.join(columns) or 'none'}"
+            )
+        self.rows[source.table] += rows
+        self.unreadable[source.table] += unreadable
+
+    def _times(self, source: Source, chunk: Chunk) -> list[datetime | None]:
+        if source.time_column is None or not len(chunk.raw):
+            return [None] * len(chunk.raw)
+        texts = staged.column_texts(self.connection, chunk.raw, chunk.errors, source.time_column)
+        return usable(texts.to_pylist(), *self.bounds)
+
+    def _keep(self, source: Source, times: list[datetime | None]) -> list[bool] | None:
+        if source.table != "events" or not any(self.span):
+            return None
+        start, end = self.span
+        bulk = self.arrival != "event"
+        return [
+            bulk if time is None else (start is None or time >= start) and (end is None or time < end) for time in times
+        ]
+
+    def _leave_out(self, source: Source, chunk: Chunk, keep: list[bool]) -> None:
+        left_out = keep.count(False)
+        unreadable = sum(
+            error is not None and not kept for error, kept in zip(chunk.errors.to_pylist(), keep, strict=True)
+        )
+        self.rows[source.table] -= left_out
+        self.unreadable[source.table] -= unreadable
+        self.left_out += left_out
+
+
+def _put_in_place(settings: Settings, files: list[Staged], replace: bool) -> None:
+    """Rename the staged files into their batches; no cleaning run sees half of them."""
+    targets: set[Path] = set()
+    for file in files:
+        target = _target(settings, file)
+        if target in targets:
+            raise BadInput(f"two files would land as {target}: rename one, or land them on their own")
+        targets.add(target)
+    with writing(settings):
+        for file in files:
+            target = _target(settings, file)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # The same content again leaves the batch untouched, so that nothing is cleaned again for it.
+            if not (target.is_file() and filecmp.cmp(file.path, target, shallow=False)):
+                os.replace(file.path, target)
+            # What could not be read in an earlier delivery of this file is no longer part of it.
+            earlier = target.with_name(target.name.removesuffix(".parquet") + UNREADABLE)
+            if target.suffix == ".parquet" and earlier not in targets:
+                earlier.unlink(missing_ok=True)
+        if replace:
+            for parent in sorted({target.parent for target in targets}):
+                for other in sorted(parent.rglob("*")):
+                    if other.is_file() and other not in targets and not landing.is_ignored(other.name):
+                        other.unlink()
+
+
+def _target(settings: Settings, file: Staged) -> Path:
+    assert file.hour is not None
+    return landing.folder(settings, file.table, file.hour) / file.name
+
+
+def _latest(last: datetime | None, times: list[datetime | None]) -> datetime | None:
+    return max((time for time in (last, *times) if time is not None), default=None)
+
+
+def _utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

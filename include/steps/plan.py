@@ -1,0 +1,290 @@
+"""Decide what a run computes: as of which T, from which gated snapshot, and which users and items are touched."""
+
+import hashlib
+import logging
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import duckdb
+
+from include.columns import VectorTable
+from include.errors import BadInput
+from include.models import encoder
+from include.models.texts import item_text, text_hash
+from include.settings import REPOSITORY, Settings
+from include.stores import artefacts, behaviour, lake, publications, vectors
+
+log = logging.getLogger(__name__)
+
+TEXT_MEAN, ITEM_FACTORS = "text_mean", "item_factors"
+
+
+@cache
+def code_version() -> str:
+    """Hash of Tidemark's own source: what a publication was made by, with or without git."""
+    digest = hashlib.sha256()
+    for file in sorted((REPOSITORY / "include").rglob("*.py")):
+        digest.update(file.relative_to(REPOSITORY).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, Any]:
+    """Plan to follow what changed since the newest publication; lists of touched users only.
+
+    Args:
+        settings: all settings.
+        until: T; by default the end of the last gated arrival hour of events.
+
+    Returns:
+        `candidate` (None where nothing changed), `reason`, `as_of`, `lake_snapshot`, and counts of what is touched.
+
+    Raises:
+        BadInput: nothing is gated yet, or T precedes the newest publication's.
+    """
+    snapshot = _gated(settings)
+    base = publications.newest(settings)
+    with lake.connect(settings) as connection:
+        as_of = until or behaviour.default_as_of(connection, snapshot)
+        if base is not None and as_of < _moment(base["as_of"]):
+            raise BadInput(
+                f"update goes forward only: publication {base['id']} is as of {base['as_of']}; "
+                f"for {as_of.isoformat()} run `python -m include recommend --as-of {as_of.isoformat()}`"
+            )
+        why = _why_full(settings, connection, base)
+        if base is not None and why is None and as_of == _moment(base["as_of"]) and snapshot == base["lake_snapshot"]:
+            return {
+                "candidate": None,
+                "reason": f"nothing changed since publication {base['id']}",
+                "publication": base["id"],
+            }
+        return _plan(settings, connection, "update", as_of, snapshot, None if why else base, why, relist="touched")
+
+
+def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_data: bool = False) -> dict[str, Any]:
+    """Plan fresh lists for everyone as of T, with totals (popularity, catalogue) as of T.
+
+    Args:
+        settings: all settings.
+        as_of: T; by default the end of the last gated arrival hour of events.
+        beyond_data: let T exceed the default T; otherwise the earlier of the two is taken.
+    """
+    snapshot = _gated(settings)
+    base = publications.newest(settings)
+    with lake.connect(settings) as connection:
+        newest = behaviour.default_as_of(connection, snapshot)
+        chosen = newest if as_of is None else as_of if beyond_data else min(as_of, newest)
+        why = _why_full(settings, connection, base)
+        if base and why is None and chosen < _moment(base["as_of"]):
+            why = f"{chosen.isoformat()} precedes the newest publication ({base['as_of']})"
+        if (
+            base is not None
+            and why is None
+            and _factors_age_days(settings, base, chosen) > settings.item_factors.max_age_days
+        ):
+            why = f"the item factors are older than {settings.item_factors.max_age_days:g} days, so they are trained again"
+        same = base is not None and why is None and base["lists"]["as_of"] == base["as_of"] == chosen.isoformat()
+        if same and base["lists"]["lake_snapshot"] == base["lake_snapshot"] == snapshot:
+                return {
+                    "candidate": None,
+                    "reason": f"publication {base['id']} already lists everyone as of {base['as_of']}",
+                    "publication": base["id"],
+                }
+        return _plan(settings, connection, "recommend", chosen, snapshot, None if why else base, why, relist="all")
+
+
+def plan_rebuild(settings: Settings, as_of: datetime | None = None, publication: str | None = None) -> dict[str, Any]:
+    """Plan to compute every vector and list from nothing.
+
+    Args:
+        settings: all settings.
+        as_of: T; by default the publication's, else the end of the last gated arrival hour of events.
+        publication: take the snapshot, the artefacts and the totals' T from this one.
+    """
+    source = publications.manifest(settings, publication) if publication else None
+    snapshot = source["lake_snapshot"] if source else _gated(settings)
+    with lake.connect(settings) as connection:
+        if not behaviour.has_snapshot(connection, snapshot):
+            raise BadInput(
+                f"lake snapshot {snapshot} of publication {publication} is no longer kept: it cannot be rebuilt"
+            )
+        chosen = as_of or (_moment(source["as_of"]) if source else behaviour.default_as_of(connection, snapshot))
+        return _plan(
+            settings,
+            connection,
+            "rebuild",
+            chosen,
+            snapshot,
+            None,
+            "a rebuild was asked for",
+            relist="all",
+            source=source,
+        )
+
+
+def _gated(settings: Settings) -> int:
+    snapshot = lake.gated_snapshot(settings)
+    if snapshot is None:
+        raise BadInput(
+            f"no snapshot of the lake in {settings.home} has passed the gate yet: run `python -m include clean`"
+        )
+    return snapshot
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _why_full(
+    settings: Settings, connection: duckdb.DuckDBPyConnection, base: publications.Manifest | None
+) -> str | None:
+    """Why an update cannot build on the base, or None where it can."""
+    if base is None:
+        return "there is no publication to build on"
+    if base["encoder_id"] != encoder.identify(settings.encoder):
+        return f"the encoder changed from {base['encoder_id']}"
+    if base["settings_hash"] != settings.hash:
+        return f"the settings changed since publication {base['id']}"
+    if not behaviour.has_snapshot(connection, base["lake_snapshot"]):
+        return f"lake snapshot {base['lake_snapshot']}, last consumed by publication {base['id']}, has expired"
+    return None
+
+
+def _factors_age_days(settings: Settings, base: publications.Manifest, as_of: datetime) -> float:
+    trained = _moment(artefacts.describe(settings, base["artefacts"][ITEM_FACTORS])["trained_until"])
+    return (as_of - trained).total_seconds() / 86400
+
+
+def matching(settings: Settings, encoder_id: str) -> dict[str, dict[str, Any]]:
+    """What an artefact of each kind must say of itself to be usable with these settings."""
+    return {
+        TEXT_MEAN: {"encoder_id": encoder_id},
+        ITEM_FACTORS: {"settings": settings.item_factors.model_dump(exclude={"max_age_days"}), "seed": settings.seed},
+    }
+
+
+def _choose_artefacts(
+    settings: Settings,
+    encoder_id: str,
+    as_of: datetime,
+    base: publications.Manifest | None,
+    source: publications.Manifest | None,
+) -> dict[str, str]:
+    """Artefacts to use; those that are missing are trained by the run."""
+    if base is not None:
+        return dict(base["artefacts"])
+    chosen = {}
+    for kind, wanted in matching(settings, encoder_id).items():
+        named = source["artefacts"].get(kind) if source else None
+        if named and _moment(artefacts.describe(settings, named)["trained_until"]) <= as_of:
+            chosen[kind] = named
+            continue
+        newest = artefacts.newest(settings, kind, until=as_of, matching=wanted)
+        if newest is None:
+            continue
+        age = (as_of - _moment(artefacts.describe(settings, newest)["trained_until"])).total_seconds() / 86400
+        if source is not None or age <= settings.item_factors.max_age_days:
+            chosen[kind] = newest
+    return chosen
+
+
+def _plan(
+    settings: Settings,
+    connection: duckdb.DuckDBPyConnection,
+    kind: str,
+    as_of: datetime,
+    snapshot: int,
+    base: publications.Manifest | None,
+    why_full: str | None,
+    *,
+    relist: str,
+    source: publications.Manifest | None = None,
+) -> dict[str, Any]:
+    encoder_id = encoder.identify(settings.encoder)
+    everyone = behaviour.users(connection, snapshot, as_of)
+    active = behaviour.n_active_users(connection, snapshot, as_of)
+    everything = behaviour.items(connection, snapshot, as_of)
+    if base is None:
+        log.info("everything is computed anew: %s", why_full)
+        users, items = [], []
+    else:
+        users, items = _touched(settings, connection, base, snapshot, as_of)
+    context = {"as_of": as_of.isoformat(), "lake_snapshot": snapshot, "item_vectors": None}
+    for publication in (source, base if relist == "touched" else None):
+        if publication is not None and _moment(publication["lists"]["as_of"]) <= as_of:
+            context = {**publication["lists"], **({"item_vectors": None} if publication is source else {})}
+    state = {
+        "kind": kind,
+        "as_of": as_of.isoformat(),
+        "lake_snapshot": snapshot,
+        "encoder_id": encoder_id,
+        "settings_hash": settings.hash,
+        "code_version": code_version(),
+        "base": None if base is None else base["id"],
+        "full": base is None,
+        "why_full": why_full,
+        "relist": "all" if base is None else relist,
+        "lists": context,
+        "artefacts": _choose_artefacts(settings, encoder_id, as_of, base, source),
+        "tables": {},
+        "expected_gates": ["vectors", *(f"recommendations_{surface.name}" for surface in settings.surfaces)],
+        "gates": [],
+        "run": {
+            "users": {
+                "touched": len(everyone) if base is None else len(users),
+                "total": len(everyone),
+                "with_history": active,
+            },
+            "items": {"touched": everything.num_rows if base is None else len(items), "total": everything.num_rows},
+            "seconds": {},
+        },
+    }
+    candidate = publications.new_candidate(settings, state, {"users": users, "items": items})
+    return {
+        "candidate": candidate,
+        "reason": why_full or f"what changed since publication {state['base']}",
+        "as_of": state["as_of"],
+        "lake_snapshot": snapshot,
+        "users": state["run"]["users"],
+        "items": state["run"]["items"],
+    }
+
+
+def _touched(
+    settings: Settings,
+    connection: duckdb.DuckDBPyConnection,
+    base: publications.Manifest,
+    snapshot: int,
+    as_of: datetime,
+) -> tuple[list[str], list[str]]:
+    """Ids of users and items whose vectors may differ from the base's."""
+    before, since = base["lake_snapshot"], _moment(base["as_of"])
+    items = sorted(behaviour.touched_items(connection, before, snapshot, since, as_of))
+    users = behaviour.touched_users(connection, before, snapshot, since, as_of)
+    if items:
+        users |= behaviour.users_of_items(
+            connection, snapshot, _moved_items(settings, connection, base, snapshot, as_of, items)
+        )
+    return sorted(users), items
+
+
+def _moved_items(
+    settings: Settings,
+    connection: duckdb.DuckDBPyConnection,
+    base: publications.Manifest,
+    snapshot: int,
+    as_of: datetime,
+    touched: list[str],
+) -> list[str]:
+    """Those of the touched items whose text changed, came or went, so that their vector moves."""
+    version = base["tables"][VectorTable.ITEMS]["version"]
+    old = vectors.read(
+        settings, base["encoder_id"], VectorTable.ITEMS, version, columns=["item_id", "text_hash"], keys=touched
+    )
+    before = dict(zip(old["item_id"].to_pylist(), old["text_hash"].to_pylist(), strict=True))
+    after = {}
+    for row in behaviour.items(connection, snapshot, as_of, touched).to_pylist():
+        text = item_text(row["title"], row["categories"], row["description"])
+        after[row["item_id"]] = text_hash(settings.encoder.item_prefix + text) if text else None
+    absent = "absent"
+    return [item for item in touched if before.get(item, absent) != after.get(item, absent)]

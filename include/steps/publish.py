@@ -1,0 +1,77 @@
+"""Turn a candidate whose gates all passed into a publication, and let it serve."""
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from include.columns import VectorTable
+from include.errors import GateFailed
+from include.settings import Settings
+from include.stores import batches, lake, publications, vectors
+from include.stores.lock import writing
+
+log = logging.getLogger(__name__)
+
+
+def publish(settings: Settings, candidate: str, *, serve: bool | None = None) -> dict[str, Any]:
+    """Write the manifest, then switch in one atomic step.
+
+    Args:
+        settings: all settings.
+        candidate: a candidate that went through every step.
+        serve: whether it serves; by default it does unless its T precedes the serving T or serving is pinned.
+
+    Returns:
+        `publication`, `serving`, `as_of`, the tables' versions and the run's counts.
+
+    Raises:
+        GateFailed: a gate is missing or did not pass.
+    """
+    already = publications.of_candidate(settings, candidate)
+    if already is not None:
+        # A retry after the switch: what this candidate was to do is done.
+        return _summary(already, publications.serving_id(settings) == already["id"])
+    state = publications.candidate(settings, candidate)
+    passed = {gate["name"] for gate in state["gates"] if gate["passed"]}
+    missing = [name for name in state["expected_gates"] if name not in passed]
+    if missing:
+        raise GateFailed(
+            f"candidate {candidate} cannot be published: these gates have not passed: {', '.join(missing)}"
+        )
+    with writing(settings):
+        with lake.connect(settings) as connection:
+            rows = batches.row_counts(connection, state["lake_snapshot"])
+        content = {key: state[key] for key in state if key not in ("expected_gates", "relist", "full")}
+        gates = [lake.gate(settings, state["lake_snapshot"]), *state["gates"]]
+        manifest = publications.add(settings, {**content, "candidate": candidate, "gates": gates, "rows": rows})
+        for name, table in manifest["tables"].items():
+            vectors.tag(settings, manifest["encoder_id"], name, table["version"], manifest["id"])
+        lists = manifest["lists"]["item_vectors"]
+        vectors.tag(settings, manifest["encoder_id"], VectorTable.ITEMS, lists, f"{manifest['id']}-lists")
+        serves = _serves(settings, manifest) if serve is None else serve
+        if serves and publications.serving_id(settings) != manifest["id"]:
+            publications.serve(settings, manifest["id"], f"published by {manifest['kind']}", pin=False)
+        publications.discard_candidate(settings, candidate)
+    log.info("publication %s is %s", manifest["id"], "serving" if serves else "kept, but does not serve")
+    return _summary(manifest, serves)
+
+
+def _summary(manifest: publications.Manifest, serves: bool) -> dict[str, Any]:
+    return {
+        "publication": manifest["id"],
+        "serving": serves,
+        "as_of": manifest["as_of"],
+        "tables": {name: table["version"] for name, table in manifest["tables"].items()},
+        "run": manifest["run"],
+    }
+
+
+def _serves(settings: Settings, manifest: publications.Manifest) -> bool:
+    serving = publications.serving_id(settings)
+    if serving is None:
+        return True
+    if publications.pinned(settings):
+        log.warning("serving is pinned to %s since a rollback; `python -m include publications unpin` ends it", serving)
+        return False
+    before = datetime.fromisoformat(publications.serving(settings)["as_of"])
+    return datetime.fromisoformat(manifest["as_of"]) >= before

@@ -1,0 +1,90 @@
+"""Learn what a candidate lacks: the mean of the item text vectors, and the item-to-item factors."""
+
+import logging
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from include.models.factors import train_item_factors
+from include.models.interests import decayed_weights
+from include.settings import Settings
+from include.steps.item_texts import item_text_vectors
+from include.steps.plan import ITEM_FACTORS, TEXT_MEAN, matching
+from include.steps.timing import timed
+from include.stores import artefacts, behaviour, lake, publications
+
+log = logging.getLogger(__name__)
+
+
+def train_artefacts(settings: Settings, candidate: str) -> dict[str, Any]:
+    """Train the artefacts that the plan found missing, from events before T, and freeze them.
+
+    Returns:
+        `trained` and `reused`: artefact ids.
+    """
+    state = publications.candidate(settings, candidate)
+    missing = [kind for kind in (TEXT_MEAN, ITEM_FACTORS) if kind not in state["artefacts"]]
+    trained = {}
+    with timed(settings, candidate, "train_artefacts"):
+        for kind in missing:
+            trained[kind] = (
+                _train_text_mean(settings, state) if kind == TEXT_MEAN else _train_item_factors(settings, state)
+            )
+            log.info("trained %s", trained[kind])
+    publications.extend_candidate(settings, candidate, {"artefacts": trained})
+    return {"trained": list(trained.values()), "reused": list(state["artefacts"].values())}
+
+
+def _description(settings: Settings, state: dict[str, Any], kind: str) -> dict[str, Any]:
+    with lake.connect(settings) as connection:
+        first = behaviour.first_event(connection, state["lake_snapshot"])
+    return {
+        "lake_snapshot": state["lake_snapshot"],
+        "trained_from": None if first is None else first.isoformat(),
+        "trained_until": state["as_of"],
+        **matching(settings, state["encoder_id"])[kind],
+    }
+
+
+def _train_text_mean(settings: Settings, state: dict[str, Any]) -> str:
+    with lake.connect(settings) as connection:
+        items = behaviour.items(connection, state["lake_snapshot"], datetime.fromisoformat(state["as_of"]))
+    hashes, found = item_text_vectors(settings, state["encoder_id"], items)
+    described = np.array([name is not None for name in hashes], dtype=bool)
+    mean = found[described].mean(axis=0, dtype=np.float64) if described.any() else np.zeros(found.shape[1])
+    description = {**_description(settings, state, TEXT_MEAN), "items": int(described.sum())}
+    return artefacts.write(settings, TEXT_MEAN, {"mean": mean.astype(np.float32)}, description)
+
+
+def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
+    as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
+    with lake.connect(settings) as connection:
+        users = behaviour.users(connection, snapshot, as_of)
+        used = behaviour.popularity(
+            connection, snapshot, as_of, half_life_days=settings.interests.factor_half_life_days
+        )
+        items = sorted(sorted(used, key=lambda item: (-used[item], item))[: settings.item_factors.max_items])
+        done = behaviour.histories(connection, snapshot, as_of, users, items)
+    known = done.item >= 0
+    last = np.full(len(users), np.datetime64(0, "us"))
+    np.maximum.at(last, done.user, done.event_ts)
+    # EASE learns from what was used together: a mark for each pair of user and item, whatever its weight.
+    marks = decayed_weights(
+        done.user[known],
+        done.item[known],
+        done.event_ts[known],
+        np.ones(int(known.sum())),
+        last,
+        half_life_days=np.inf,
+        shape=(len(users), len(items)),
+    )
+    marks.data[:] = 1.0
+    left, right = train_item_factors(
+        marks,
+        dimensions=settings.item_factors.dimensions,
+        regularisation=settings.item_factors.regularisation,
+        seed=settings.seed,
+    )
+    description = {**_description(settings, state, ITEM_FACTORS), "items": items, "users": len(users)}
+    return artefacts.write(settings, ITEM_FACTORS, {"left": left, "right": right}, description)

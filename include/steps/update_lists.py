@@ -1,0 +1,253 @@
+"""Score the users that a candidate relists, and write their lists as a new version of each surface's table.
+
+Lists are scored against the catalogue and the popularity as of the lists' own T (`lists` in the manifest), so that an
+update of a few users leaves what a rebuild of everyone would give.
+"""
+
+import logging
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from include.columns import VectorTable
+from include.models.interests import decayed_weights
+from include.models.scoring import Catalogue, contributions, source_scores, top_items
+from include.models.scoring import queries as make_queries
+from include.settings import Settings, Surface
+from include.steps.timing import timed
+from include.stores import behaviour, lake, publications, vectors
+from include.stores.lock import writing
+
+log = logging.getLogger(__name__)
+
+DECIMALS = 6
+USERS_PER_WRITE = 20_000
+SOURCES = ("text_long", "text_short", "behaviour", "popularity")
+BECAUSE = pa.list_(pa.struct([("item_id", pa.string()), ("share", pa.float32())]))
+REASONS = pa.struct([*((name, pa.float32()) for name in SOURCES), ("because", BECAUSE)])
+
+
+def update_lists(settings: Settings, candidate: str) -> dict[str, Any]:
+    """Write the lists of every surface: of everyone, or of the touched users over the base's version.
+
+    Returns:
+        For each surface the version, and how many lists were written and taken away.
+    """
+    state = publications.candidate(settings, candidate)
+    tables = {}
+    with timed(settings, candidate, "update_lists"):
+        relisted = _relisted(settings, state, publications.touched(settings, candidate)["users"])
+        publications.set_relisted(settings, candidate, relisted)
+        for surface in settings.surfaces:
+            tables[VectorTable.recommendations(surface.name)] = _write_surface(settings, state, surface, relisted)
+    publications.extend_candidate(settings, candidate, {"tables": tables})
+    return tables
+
+
+def _available(settings: Settings, snapshot: int, as_of: str) -> set[str]:
+    with lake.connect(settings) as connection:
+        items = behaviour.items(connection, snapshot, datetime.fromisoformat(as_of))
+    return set(items.filter(items["available"])["item_id"].to_pylist())
+
+
+def _relisted(settings: Settings, state: dict[str, Any], touched: list[str]) -> list[str] | None:
+    """Users to list anew: None stands for everyone, otherwise the touched ones and those who hold an item that left."""
+    if state["relist"] == "all":
+        return None
+    base = publications.manifest(settings, state["base"])
+    context = _available(settings, state["lists"]["lake_snapshot"], state["lists"]["as_of"])
+    before = _available(settings, base["lake_snapshot"], base["as_of"]) & context
+    now = _available(settings, state["lake_snapshot"], state["as_of"]) & context
+    if now - before:
+        log.info("%d items are available again, so everyone is listed anew", len(now - before))
+        return None
+    left = before - now
+    if not left:
+        return touched
+    holders: set[str] = set()
+    gone = pa.array(sorted(left), pa.string())
+    for surface in settings.surfaces:
+        name = VectorTable.recommendations(surface.name)
+        for batch in vectors.batches(settings, state["encoder_id"], name, base["tables"][name]["version"], ["user_id", "items"]):
+            owner = np.repeat(np.arange(batch.num_rows), np.asarray(batch["items"].value_lengths()))
+            hit = np.asarray(pc.is_in(batch["items"].flatten(), gone))
+            holders |= set(batch["user_id"].take(pa.array(np.unique(owner[hit]))).to_pylist())
+    log.info("%d items left the catalogue; %d users had one in a list", len(left), len(holders))
+    return sorted(set(touched) | holders)
+
+
+def _write_surface(settings: Settings, state: dict[str, Any], surface: Surface, relisted: list[str] | None) -> dict[str, Any]:
+    as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
+    name = VectorTable.recommendations(surface.name)
+    catalogue, ineligible = load_catalogue(settings, state, surface)
+    with lake.connect(settings) as connection:
+        everyone = behaviour.users(connection, snapshot, as_of)
+    version = None
+    if relisted is None:
+        users, gone = everyone, []
+    else:
+        known = set(everyone)
+        users, gone = [user for user in relisted if user in known], [user for user in relisted if user not in known]
+        version = publications.manifest(settings, state["base"])["tables"][name]["version"]
+    metadata = {**state["artefacts"], "surface": surface.name}
+    for start in range(0, max(len(users), 1), USERS_PER_WRITE):
+        part = users[start : start + USERS_PER_WRITE]
+        rows = _lists(settings, state, surface, catalogue, ineligible, part)
+        with writing(settings):
+            version = vectors.write(
+                settings, state["encoder_id"], name, rows, base=version, gone=gone if start == 0 else [], metadata=metadata
+            )
+        log.info("%s: listed %d of %d users", surface.name, min(start + USERS_PER_WRITE, len(users)), len(users))
+    return {
+        "path": f"vectors/{state['encoder_id']}/{name}.lance",
+        "version": version,
+        "written": len(users),
+        "gone": len(gone),
+    }
+
+
+def load_catalogue(settings: Settings, state: dict[str, Any], surface: Surface) -> tuple[Catalogue, NDArray[np.bool_]]:
+    """The items as of the lists' T, and which of them cannot be listed at the candidate's T."""
+    context = state["lists"]
+    rows = vectors.read(
+        settings, state["encoder_id"], VectorTable.ITEMS, context["item_vectors"], columns=["item_id", "text", "right", "left"]
+    )
+    with lake.connect(settings) as connection:
+        counts = behaviour.popularity(
+            connection, context["lake_snapshot"], datetime.fromisoformat(context["as_of"]), surface.popularity_half_life_days
+        )
+    ids = rows["item_id"].to_pylist()
+    eligible = _available(settings, context["lake_snapshot"], context["as_of"]) & _available(settings, state["lake_snapshot"], state["as_of"])
+    catalogue = Catalogue.build(
+        ids,
+        vectors.vector_array(rows["text"]),
+        vectors.vector_array(rows["left"]),
+        vectors.vector_array(rows["right"]),
+        np.array([counts.get(item, 0.0) for item in ids]),
+    )
+    return catalogue, np.array([item not in eligible for item in ids], dtype=bool)
+
+
+def _lists(
+    settings: Settings,
+    state: dict[str, Any],
+    surface: Surface,
+    catalogue: Catalogue,
+    ineligible: NDArray[np.bool_],
+    users: list[str],
+) -> pa.Table:
+    """The lists of some users as rows of the surface's table."""
+    as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
+    known = vectors.read(
+        settings, state["encoder_id"], VectorTable.USERS, state["tables"][VectorTable.USERS]["version"], keys=users
+    )
+    place = {user: row for row, user in enumerate(users)}
+    rows = np.array([place[user] for user in known["user_id"].to_pylist()], dtype=np.int64)
+
+    def spread(name: str) -> NDArray[np.float32]:
+        own = vectors.vector_array(known[name])
+        whole = np.zeros((len(users), own.shape[1]), dtype=np.float32)
+        whole[rows] = own
+        return whole
+
+    long, short, behaved = spread("long"), spread("short"), spread("behaviour")
+    last = np.full(len(users), np.datetime64(0, "us"))
+    last[rows] = np.asarray(known["last_event_ts"], dtype="datetime64[us]")
+    with lake.connect(settings) as connection:
+        history = behaviour.histories(connection, snapshot, as_of, users, list(catalogue.item_ids))
+    done = history.item >= 0
+
+    def weights(half_life_days: float, norm: str) -> csr_array:
+        found = decayed_weights(
+            history.user[done],
+            history.item[done],
+            history.event_ts[done],
+            history.weight[done],
+            last,
+            half_life_days=half_life_days,
+            shape=(len(users), len(catalogue.item_ids)),
+        )
+        norms = np.ones(len(users))
+        norms[rows] = np.asarray(known[norm])
+        found.data = found.data / np.repeat(np.where(norms == 0, 1.0, norms), np.diff(found.indptr))
+        return found
+
+    own_long = weights(settings.interests.long_half_life_days, "long_norm")
+    own_short = weights(settings.interests.short_half_life_days, "short_norm")
+    own_behaviour = weights(settings.interests.factor_half_life_days, "behaviour_norm")
+    seen = csr_array((np.ones_like(own_long.data, dtype=bool), own_long.indices, own_long.indptr), shape=own_long.shape)
+
+    query, _ = make_queries(long, short, behaved, surface, catalogue)
+    positions, _ = top_items(
+        query,
+        catalogue.matrix,
+        surface.length,
+        excluded=None if surface.show_seen else seen,
+        ineligible=ineligible,
+        chunk=settings.users_per_chunk,
+    )
+    parts = source_scores(long, short, behaved, surface, catalogue, positions)
+    scores = np.round(sum(parts[name].astype(np.float64) for name in SOURCES), DECIMALS)
+    # The product finds the items; the order follows from scores computed row by row, whatever the chunks were.
+    order = np.lexsort((positions, np.where(positions >= 0, -scores, np.inf)), axis=1)
+    positions = np.take_along_axis(positions, order, axis=1)
+    scores = np.take_along_axis(scores, order, axis=1)
+    parts = {name: np.take_along_axis(parts[name], order, axis=1) for name in SOURCES}
+
+    because_item = np.full((*positions.shape, surface.reasons), -1, dtype=np.int64)
+    because_share = np.zeros((*positions.shape, surface.reasons), dtype=np.float32)
+    for row in range(len(users)):
+        past, share = contributions(row, own_long, own_short, own_behaviour, long, short, behaved, surface, catalogue, positions[row])
+        if len(past) == 0:
+            continue
+        best = np.lexsort((np.broadcast_to(past[:, None], share.shape), -np.round(share, DECIMALS)), axis=0)[: surface.reasons]
+        top = np.take_along_axis(share, best, axis=0)
+        because_item[row, :, : len(best)] = np.where(top > 0, past[best], -1).T
+        because_share[row, :, : len(best)] = np.round(top, DECIMALS).T
+    return _table(users, catalogue, positions, scores, parts, because_item, because_share)
+
+
+def _table(
+    users: list[str],
+    catalogue: Catalogue,
+    positions: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    parts: dict[str, NDArray[np.float32]],
+    because_item: NDArray[np.int64],
+    because_share: NDArray[np.float32],
+) -> pa.Table:
+    """Dense arrays, (users, length) and (users, length, reasons), with -1 for nothing, as lists of Arrow."""
+    ids = pa.array(catalogue.item_ids, pa.string())
+    listed = positions >= 0
+    offsets = pa.array(np.concatenate([[0], np.cumsum(listed.sum(axis=1))]), pa.int32())
+    past = because_item[listed]
+    named = past >= 0
+    because = pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], np.cumsum(named.sum(axis=1))]), pa.int32()),
+        pa.StructArray.from_arrays([ids.take(pa.array(past[named])), pa.array(because_share[listed][named])], ["item_id", "share"]),
+    )
+    reasons = pa.StructArray.from_arrays(
+        [*(pa.array(np.round(parts[name][listed], DECIMALS).astype(np.float32)) for name in SOURCES), because],
+        [*SOURCES, "because"],
+    )
+    return pa.table(
+        {
+            "user_id": pa.array(users, pa.string()),
+            "items": pa.ListArray.from_arrays(offsets, ids.take(pa.array(positions[listed]))),
+            "scores": pa.ListArray.from_arrays(offsets, pa.array(scores[listed].astype(np.float32))),
+            "reasons": pa.ListArray.from_arrays(offsets, reasons),
+        },
+        schema=pa.schema(
+            [
+                ("user_id", pa.string()),
+                ("items", pa.list_(pa.string())),
+                ("scores", pa.list_(pa.float32())),
+                ("reasons", pa.list_(REASONS)),
+            ]
+        ),
+    )

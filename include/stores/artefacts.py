@@ -1,0 +1,75 @@
+"""Artefacts: what was learned and frozen, as safetensors beside a JSON description. Never changed once written."""
+
+import hashlib
+import json
+import os
+import shutil
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from include.errors import BadInput
+from include.settings import Settings
+from include.stores.lake import write_json
+
+Tensors = dict[str, NDArray[np.float32]]
+
+
+def write(settings: Settings, kind: str, tensors: Tensors, description: dict[str, Any]) -> str:
+    """Keep an artefact and return its id, which names its content.
+
+    Args:
+        settings: where artefacts are kept.
+        kind: `text_mean` or `item_factors`.
+        tensors: its arrays.
+        description: its training span (`lake_snapshot`, `trained_from`, `trained_until`), encoder, item ids and settings.
+    """
+    content = save(tensors)
+    digest = hashlib.sha256(content + json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
+    name = f"{kind}-{digest[:12]}"
+    folder = settings.artefacts / name
+    if folder.exists():
+        return name
+    aside = folder.with_name(f".{name}.{os.getpid()}.tmp")
+    aside.mkdir(parents=True, exist_ok=True)
+    (aside / "tensors.safetensors").write_bytes(content)
+    write_json(aside / "artefact.json", {"id": name, "kind": kind, **description})
+    try:
+        aside.rename(folder)
+    except OSError:
+        # Another run kept the same artefact meanwhile: its content is ours.
+        shutil.rmtree(aside)
+    return name
+
+
+def describe(settings: Settings, name: str) -> dict[str, Any]:
+    """What an artefact says of itself.
+
+    Raises:
+        BadInput: there is no such artefact.
+    """
+    file = settings.artefacts / name / "artefact.json"
+    if not file.exists():
+        raise BadInput(f"artefact {name} is not in {settings.artefacts}: retrain with `python -m include rebuild`")
+    return dict(json.loads(file.read_text("utf-8")))
+
+
+def read(settings: Settings, name: str) -> tuple[Tensors, dict[str, Any]]:
+    """An artefact's arrays and description."""
+    description = describe(settings, name)
+    return load_file(settings.artefacts / name / "tensors.safetensors"), description
+
+
+def newest(settings: Settings, kind: str, *, until: datetime, matching: dict[str, Any]) -> str | None:
+    """The artefact of a kind that was trained last before `until`, with the given encoder and settings."""
+    candidates = []
+    for file in settings.artefacts.glob(f"{kind}-*/artefact.json"):
+        found = json.loads(file.read_text("utf-8"))
+        if datetime.fromisoformat(found["trained_until"]) <= until and all(
+            found.get(k) == v for k, v in matching.items()
+        ):
+            candidates.append((found["trained_until"], found["lake_snapshot"], found["id"]))
+    return max(candidates)[2] if candidates else None

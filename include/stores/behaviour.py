@@ -1,0 +1,353 @@
+"""Reads of the lake's marts: what was so at snapshot S, from events before T.
+
+A row of `fct_interactions` or `fct_user_texts` counts as of T when it happened before T and was not yet excluded
+(reversed, or its user found to be a bot) by an event before T.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from include.columns import Mart
+from include.errors import BadInput
+
+COUNTS = "event_ts < $as_of AND (excluded_at IS NULL OR excluded_at >= $as_of)"
+HOLDS = "valid_from < $as_of AND (valid_to IS NULL OR valid_to >= $as_of)"
+
+
+def naive(moment: datetime) -> datetime:
+    """The lake's form of a moment: UTC without a zone."""
+    return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def at(table: str, snapshot: int) -> str:
+    """SQL that reads a table of the lake as it was at a snapshot."""
+    return f"lake.main.{table} AT (VERSION => {int(snapshot)})"
+
+
+def has_snapshot(connection: duckdb.DuckDBPyConnection, snapshot: int) -> bool:
+    """Whether a snapshot is still kept by the lake."""
+    found = connection.execute("SELECT count(*) FROM lake.snapshots() WHERE snapshot_id = ?", [snapshot]).fetchone()
+    return bool(found and found[0])
+
+
+def default_as_of(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datetime:
+    """The default T: the end of the last arrival hour of events that the snapshot holds.
+
+    Raises:
+        BadInput: the snapshot holds no events.
+    """
+    found = connection.execute(
+        f"SELECT max(arrival_hour) FROM {at('int_batches', snapshot)} WHERE landed_table = 'events' AND n_landed > 0"
+    ).fetchone()
+    if found is None or found[0] is None:
+        raise BadInput("the lake holds no events yet: land some, clean them, and try again")
+    return found[0].replace(tzinfo=UTC) + timedelta(hours=1)  # type: ignore[no-any-return]
+
+
+def items(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, only: list[str] | None = None
+) -> pa.Table:
+    """The version of each item that holds as of T, sorted by id.
+
+    Returns:
+        `item_id, title, categories, description, available` (at T).
+    """
+    chosen = "" if only is None else "AND item_id IN (SELECT unnest($only::VARCHAR[]))"
+    return connection.execute(
+        f"""
+        SELECT item_id, title, categories, description,
+               coalesce(available_from <= $as_of, true) AND coalesce(available_until > $as_of, true) AS available
+        FROM {at(Mart.ITEMS, snapshot)}
+        WHERE {HOLDS} {chosen}
+        ORDER BY item_id
+        """,
+        {"as_of": naive(as_of)} | ({} if only is None else {"only": only}),
+    ).to_arrow_table()
+
+
+def titles(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, only: list[str]) -> dict[str, str]:
+    """Titles of the named items, for people to read; an item without one shows its id."""
+    found = items(connection, snapshot, as_of, only).select(["item_id", "title"]).to_pylist()
+    return {name: name for name in only} | {row["item_id"]: row["title"] for row in found if row["title"]}
+
+
+def item_versions(connection: duckdb.DuckDBPyConnection, snapshot: int, item_id: str) -> list[dict[str, Any]]:
+    """Every version of one item, the oldest first."""
+    found = connection.execute(
+        f"SELECT version, valid_from, valid_to, title, categories FROM {at(Mart.ITEMS, snapshot)} WHERE item_id = ? ORDER BY version",
+        [item_id],
+    )
+    return list(found.to_arrow_table().to_pylist())
+
+
+def recent_events(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, user_id: str, most: int
+) -> list[dict[str, Any]]:
+    """The last things that one user did or wrote before T, the newest first."""
+    found = connection.execute(
+        f"""
+        SELECT event_ts, event_type, item_id, NULL AS text, event_key
+        FROM {at(Mart.INTERACTIONS, snapshot)} WHERE user_id = $user AND {COUNTS}
+        UNION ALL
+        SELECT event_ts, event_type, item_id, text, event_key
+        FROM {at(Mart.USER_TEXTS, snapshot)} WHERE user_id = $user AND item_id IS NULL AND {COUNTS}
+        ORDER BY event_ts DESC, event_key LIMIT $most
+        """,
+        {"as_of": naive(as_of), "user": user_id, "most": most},
+    )
+    return list(found.to_arrow_table().to_pylist())
+
+
+def users(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> list[str]:
+    """Every user known as of T, with a history or without, sorted."""
+    rows = connection.execute(
+        f"""
+        SELECT user_id FROM {at(Mart.USERS, snapshot)}
+        WHERE (described AND (created_at IS NULL OR created_at < $as_of))
+        UNION
+        SELECT user_id FROM {at(Mart.INTERACTIONS, snapshot)} WHERE {COUNTS}
+        UNION
+        SELECT user_id FROM {at(Mart.USER_TEXTS, snapshot)} WHERE {COUNTS}
+        ORDER BY 1
+        """,
+        {"as_of": naive(as_of)},
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def n_active_users(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> int:
+    """How many users did or wrote something before T."""
+    found = connection.execute(
+        f"""
+        SELECT count(*) FROM (
+            SELECT user_id FROM {at(Mart.INTERACTIONS, snapshot)} WHERE {COUNTS}
+            UNION SELECT user_id FROM {at(Mart.USER_TEXTS, snapshot)} WHERE {COUNTS}
+        )
+        """,
+        {"as_of": naive(as_of)},
+    ).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def items_of_users(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, user_ids: list[str]
+) -> list[str]:
+    """Every item that one of the users did something with before T, sorted."""
+    rows = connection.execute(
+        f"""
+        SELECT DISTINCT item_id FROM {at(Mart.INTERACTIONS, snapshot)}
+        WHERE user_id IN (SELECT unnest($users::VARCHAR[])) AND {COUNTS}
+        ORDER BY item_id
+        """,
+        {"as_of": naive(as_of), "users": user_ids},
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Interactions and user texts of some users as arrays; users and items are positions in the lists asked for.
+
+    Items that the list does not hold are -1: they count as events of the user and say nothing of a taste.
+    """
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    event_ts: NDArray[np.datetime64]
+    weight: NDArray[np.float64]
+    text_user: NDArray[np.int64]
+    text: list[str]
+    text_ts: NDArray[np.datetime64]
+    text_weight: NDArray[np.float64]
+
+
+def histories(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, user_ids: list[str], item_ids: list[str]
+) -> Histories:
+    """Everything that the named users did and wrote before T, in one fixed order."""
+    connection.register(
+        "asked_users", pa.table({"user_id": pa.array(user_ids, pa.string()), "u": np.arange(len(user_ids))})
+    )
+    connection.register(
+        "asked_items", pa.table({"item_id": pa.array(item_ids, pa.string()), "i": np.arange(len(item_ids))})
+    )
+    parameters = {"as_of": naive(as_of)}
+    done = connection.execute(
+        f"""
+        SELECT u, coalesce(i, -1) AS i, event_ts, weight
+        FROM {at(Mart.INTERACTIONS, snapshot)} JOIN asked_users USING (user_id) LEFT JOIN asked_items USING (item_id)
+        WHERE {COUNTS}
+        ORDER BY u, event_ts, event_key
+        """,
+        parameters,
+    ).fetchnumpy()
+    wrote = connection.execute(
+        f"""
+        SELECT u, text, event_ts, weight
+        FROM {at(Mart.USER_TEXTS, snapshot)} JOIN asked_users USING (user_id)
+        WHERE {COUNTS}
+        ORDER BY u, event_ts, event_key
+        """,
+        parameters,
+    ).fetchnumpy()
+    connection.unregister("asked_users")
+    connection.unregister("asked_items")
+    return Histories(
+        user=np.asarray(done["u"], dtype=np.int64),
+        item=np.asarray(done["i"], dtype=np.int64),
+        event_ts=np.asarray(done["event_ts"], dtype="datetime64[us]"),
+        weight=np.asarray(done["weight"], dtype=np.float64),
+        text_user=np.asarray(wrote["u"], dtype=np.int64),
+        text=[str(text) for text in wrote["text"]],
+        text_ts=np.asarray(wrote["event_ts"], dtype="datetime64[us]"),
+        text_weight=np.asarray(wrote["weight"], dtype=np.float64),
+    )
+
+
+def popularity(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, half_life_days: float
+) -> dict[str, float]:
+    """Interactions of each item before T, each halved for every half-life that lies between it and T."""
+    rows = connection.execute(
+        f"""
+        SELECT item_id, sum(pow(0.5, date_diff('microsecond', event_ts, $as_of) / (86400e6 * $half_life)) ORDER BY event_ts, event_key)
+        FROM {at(Mart.INTERACTIONS, snapshot)}
+        WHERE {COUNTS}
+        GROUP BY item_id
+        """,
+        {"as_of": naive(as_of), "half_life": half_life_days},
+    ).fetchall()
+    return {item: float(count) for item, count in rows}
+
+
+def list_facts(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, lists: pa.Table, eligible: pa.Array
+) -> tuple[pa.Table, pa.Table]:
+    """What the lake says of lists, for the gate: asked of the lake anew, not taken from how the lists were made.
+
+    Args:
+        connection: the lake.
+        snapshot: S.
+        as_of: T.
+        lists: rows of `user_id, items, scores`.
+        eligible: items that could be listed.
+
+    Returns:
+        A row for each listed item (`user_id, item_id, rank, score, available, seen`), and one for each user (`user_id,
+        eligible, listed`; eligible leaves out what the user had).
+    """
+    connection.register("lists", lists)
+    connection.register("eligible", pa.table({"item_id": eligible}))
+    parameters = {"as_of": naive(as_of)}
+    facts = connection.execute(
+        f"""
+        WITH listed AS (
+            SELECT user_id, unnest(items) AS item_id, unnest(scores) AS score, generate_subscripts(items, 1) AS rank FROM lists
+        ), seen AS (
+            SELECT DISTINCT user_id, item_id FROM {at(Mart.INTERACTIONS, snapshot)} WHERE {COUNTS}
+        ), available AS (
+            SELECT item_id FROM {at(Mart.ITEMS, snapshot)}
+            WHERE {HOLDS} AND coalesce(available_from <= $as_of, true) AND coalesce(available_until > $as_of, true)
+        )
+        SELECT listed.user_id, listed.item_id, rank, score,
+               listed.item_id IN (FROM available) AS available, seen.user_id IS NOT NULL AS seen
+        FROM listed LEFT JOIN seen USING (user_id, item_id)
+        """,
+        parameters,
+    ).to_arrow_table()
+    users = connection.execute(
+        f"""
+        WITH had AS (
+            SELECT user_id, count(DISTINCT item_id) AS n FROM {at(Mart.INTERACTIONS, snapshot)} SEMI JOIN eligible USING (item_id)
+            WHERE {COUNTS} GROUP BY user_id
+        )
+        SELECT user_id, (SELECT count(*) FROM eligible) - coalesce(n, 0) AS eligible, len(items) AS listed
+        FROM lists LEFT JOIN had USING (user_id)
+        """,
+        parameters,
+    ).to_arrow_table()
+    return facts, users
+
+
+def first_event(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datetime | None:
+    """Time of the earliest interaction."""
+    found = connection.execute(f"SELECT min(event_ts) FROM {at(Mart.INTERACTIONS, snapshot)}").fetchone()
+    return found[0].replace(tzinfo=UTC) if found and found[0] else None
+
+
+# What changed between (T0, S0) and (T1, S1). Rows that were rewritten as they were cancel out.
+
+RELEVANT = {
+    Mart.INTERACTIONS: "event_key, user_id, item_id, event_ts, weight, excluded_at",
+    Mart.USER_TEXTS: "event_key, user_id, text, event_ts, weight, excluded_at",
+    Mart.ITEMS: "item_id, valid_from, valid_to, title, categories, description, available_from, available_until",
+    Mart.USERS: "user_id, described, created_at",
+}
+
+
+def _changed(connection: duckdb.DuckDBPyConnection, table: str, key: str, before: int, after: int) -> set[str]:
+    if after <= before:
+        return set()
+    rows = connection.execute(
+        f"""
+        SELECT DISTINCT {key} FROM (
+            SELECT {RELEVANT[table]}, sum(if(change_type IN ('insert', 'update_postimage'), 1, -1)) AS net
+            FROM ducklake_table_changes('lake', 'main', '{table}', {before + 1}, {after})
+            GROUP BY ALL HAVING net <> 0
+        )
+        """
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def _passed(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    key: str,
+    moments: tuple[str, ...],
+    after: int,
+    span: dict[str, Any],
+) -> set[str]:
+    """Keys of rows of which one of the moments lies in [T0, T1)."""
+    either = " OR ".join(f"({moment} >= $since AND {moment} < $until)" for moment in moments)
+    rows = connection.execute(f"SELECT DISTINCT {key} FROM {at(table, after)} WHERE {either}", span).fetchall()
+    return {row[0] for row in rows}
+
+
+def touched_users(
+    connection: duckdb.DuckDBPyConnection, before: int, after: int, since: datetime, until: datetime
+) -> set[str]:
+    """Users whose own rows changed between two snapshots, or of whom events lie between two T."""
+    span = {"since": naive(since), "until": naive(until)}
+    found = set()
+    for table in (Mart.INTERACTIONS, Mart.USER_TEXTS):
+        found |= _changed(connection, table, "user_id", before, after)
+        found |= _passed(connection, table, "user_id", ("event_ts", "excluded_at"), after, span)
+    found |= _changed(connection, Mart.USERS, "user_id", before, after)
+    return found | _passed(connection, Mart.USERS, "user_id", ("created_at",), after, span)
+
+
+def touched_items(
+    connection: duckdb.DuckDBPyConnection, before: int, after: int, since: datetime, until: datetime
+) -> set[str]:
+    """Items whose rows changed between two snapshots, or of which a version begins or ends between two T."""
+    span = {"since": naive(since), "until": naive(until)}
+    return _changed(connection, Mart.ITEMS, "item_id", before, after) | _passed(
+        connection, Mart.ITEMS, "item_id", ("valid_from", "valid_to"), after, span
+    )
+
+
+def users_of_items(connection: duckdb.DuckDBPyConnection, snapshot: int, item_ids: list[str]) -> set[str]:
+    """Users with an interaction on one of the items."""
+    rows = connection.execute(
+        f"SELECT DISTINCT user_id FROM {at(Mart.INTERACTIONS, snapshot)} WHERE item_id IN (SELECT unnest(?::VARCHAR[]))",
+        [item_ids],
+    ).fetchall()
+    return {row[0] for row in rows}

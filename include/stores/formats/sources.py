@@ -1,0 +1,202 @@
+"""The formats that can be landed: which files of a path are which table, and what their columns are called.
+
+A format renames and keeps the dirt: cleaning is dbt's work.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from include.columns import LANDED_TABLES
+from include.errors import BadInput
+from include.stores.formats.rows import COMPRESSIONS, KNOWN, PLAIN, Dialect, kind_of
+
+CANONICAL_REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "events": ("user_id", "event_type", "event_ts"),
+    "items": ("item_id",),
+    "users": ("user_id",),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file to land.
+
+    Attributes:
+        path: the file.
+        table: where its rows belong.
+        stem: the landed file's name, without its extension; the same for the same input name.
+        required: columns (as landed) without which the file is none of this format.
+        time_column: where an event's time stands (as landed); None for items and users.
+        dialect: how its columns are read.
+        kind: what the file is, where its name does not say it.
+        as_is: whether the bytes can land unchanged.
+        items_within: whether its lines also say what the items are.
+    """
+
+    path: Path
+    table: str
+    stem: str
+    required: tuple[str, ...]
+    time_column: str | None
+    dialect: Dialect = PLAIN
+    kind: str | None = None
+    as_is: bool = False
+    items_within: bool = False
+
+
+def sources(path: Path, format: str, table: str | None = None) -> list[Source]:
+    """The files to land, events first.
+
+    Raises:
+        BadInput: the path, the format or the table is unknown, or nothing in the path is of that format.
+    """
+    if format not in FORMATS:
+        raise BadInput(f"--format {format}: unknown; known are {', '.join(FORMATS)}")
+    if table is not None and table not in LANDED_TABLES:
+        raise BadInput(f"--table {table}: unknown; known are {', '.join(LANDED_TABLES)}")
+    if table is not None and format != "canonical":
+        raise BadInput(f"--table {table}: only for --format canonical; a {format} file says itself what it holds")
+    if not path.exists():
+        raise BadInput(f"{path}: no such file or folder")
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    files = [file for file in files if not (path.is_dir() and file.name.startswith((".", "_")))]
+    found = FORMATS[format](files, path, table)
+    if not found:
+        raise BadInput(f"{path}: nothing of format {format} in it; {WANTED[format]}")
+    order = {name: n for n, name in enumerate(LANDED_TABLES)}
+    found.sort(key=lambda source: (order[source.table], source.path.name))
+    return found
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its extension, fit for the landing folder."""
+    name = path.name
+    for _ in range(2 if path.suffix.lower() in COMPRESSIONS else 1):
+        name = name.removesuffix(Path(name).suffix)
+    return landed_name(name) or "file"
+
+
+def landed_name(name: str) -> str:
+    """A name that is neither ignored in the landing folder nor taken for another source's."""
+    name = name.lstrip("._")
+    while "--" in name:
+        name = name.replace("--", "-")
+    return name.removesuffix(".tmp")
+
+
+def _canonical(files: list[Path], path: Path, table: str | None) -> list[Source]:
+    found = []
+    for file in files:
+        begins = next((t for t in LANDED_TABLES if file.name.lower().startswith(t)), None)
+        its_table = table or begins
+        if its_table is None:
+            if path.is_dir():
+                continue  # a folder may hold a README and the like
+            raise BadInput(f"{file}: its name begins with none of {', '.join(LANDED_TABLES)}: say --table")
+        if kind_of(file) is None:
+            raise BadInput(f"{file}: unknown extension; known are {KNOWN}")
+        found.append(
+            Source(
+                file,
+                its_table,
+                stem_of(file),
+                CANONICAL_REQUIRED[its_table],
+                "event_ts" if its_table == "events" else None,
+                as_is=True,
+            )
+        )
+    return found
+
+
+def _renamed(names: Mapping[str, str]) -> Callable[[str], str]:
+    return lambda name: names.get(name, name)
+
+
+_RECBOLE = {"timestamp": "event_ts", "rating": "value", "movie_title": "title", "class": "categories"}
+_LATEST = {
+    "userId": "user_id",
+    "movieId": "item_id",
+    "rating": "value",
+    "timestamp": "event_ts",
+    "genres": "categories",
+    "tag": "text",
+}
+_RETAIL = {
+    "invoice": "invoice",
+    "invoiceno": "invoice",
+    "stockcode": "stock_code",
+    "description": "description",
+    "quantity": "quantity",
+    "invoicedate": "invoice_date",
+    "price": "price",
+    "unitprice": "price",
+    "customerid": "customer_id",
+    "country": "country",
+}
+
+
+def _recbole_name(name: str) -> str:
+    plain = name.partition(":")[0]
+    return _RECBOLE.get(plain, plain)
+
+
+def _retail_name(name: str) -> str:
+    return _RETAIL.get(name.replace(" ", "").replace("_", "").lower(), name)
+
+
+def _movielens(files: list[Path], path: Path, table: str | None) -> list[Source]:
+    rated, tagged = (("event_type", "rating"),), (("event_type", "tag"),)
+    atomic = Dialect("\t", quoted=False, rename=_recbole_name)
+    atomic_rated = Dialect("\t", quoted=False, rename=_recbole_name, constants=rated)
+    described = Dialect("\t", quoted=False, rename=_recbole_name, spaced=frozenset({"categories"}))
+    latest = _renamed(_LATEST)
+    rating = ("user_id", "item_id", "value", "event_ts")
+    tag = ("user_id", "item_id", "text", "event_ts")
+    film = ("item_id", "title", "categories")
+    found = []
+    for file in files:
+        stem = f"movielens-{stem_of(file)}"
+        match file.suffix.lower(), stem_of(file).lower(), kind_of(file):
+            case ".inter", _, _:
+                found.append(Source(file, "events", stem, rating, "event_ts", atomic_rated, "csv"))
+            case ".item", _, _:
+                found.append(Source(file, "items", stem, ("item_id", "title"), None, described, "csv"))
+            case ".user", _, _:
+                found.append(Source(file, "users", stem, ("user_id",), None, atomic, "csv"))
+            case _, "ratings", "csv":
+                found.append(Source(file, "events", stem, rating, "event_ts", Dialect(rename=latest, constants=rated)))
+            case _, "tags", "csv":
+                found.append(Source(file, "events", stem, tag, "event_ts", Dialect(rename=latest, constants=tagged)))
+            case _, "movies", "csv":
+                found.append(Source(file, "items", stem, film, None, Dialect(rename=latest)))
+    return found
+
+
+def _online_retail(files: list[Path], path: Path, table: str | None) -> list[Source]:
+    needed = ("invoice", "stock_code", "description", "quantity", "invoice_date", "price", "customer_id")
+    return [
+        Source(
+            file,
+            "events",
+            f"online-retail--{stem_of(file)}",
+            needed,
+            "invoice_date",
+            Dialect(rename=_retail_name),
+            items_within=True,
+        )
+        for file in files
+        if kind_of(file) in ("parquet", "csv")
+    ]
+
+
+FORMATS: Mapping[str, Callable[[list[Path], Path, str | None], list[Source]]] = {
+    "canonical": _canonical,
+    "movielens": _movielens,
+    "online-retail": _online_retail,
+}
+WANTED: Mapping[str, str] = {
+    "canonical": f"wanted are files named events*, items* or users* (or say --table), as {KNOWN}",
+    "movielens": "wanted are ml-100k's .inter .item .user, or ml-latest's ratings.csv movies.csv tags.csv",
+    "online-retail": "wanted are the invoice lines as .parquet or .csv",
+}

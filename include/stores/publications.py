@@ -1,0 +1,212 @@
+"""Publications: one manifest each, and the pointer to the one that serves.
+
+A run works on a candidate, a folder that nobody reads. When all its gates passed, its manifest is written under the
+publication's id; then one atomic replacement of `serving.json` makes it serve.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from include.errors import BadInput
+from include.settings import Settings
+from include.stores.lake import write_json
+
+Manifest = dict[str, Any]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text("utf-8")))
+
+
+# Candidates
+
+
+def _candidate_folder(settings: Settings, candidate: str) -> Path:
+    return settings.publications / "candidates" / candidate
+
+
+def new_candidate(settings: Settings, content: dict[str, Any], touched: dict[str, list[str]]) -> str:
+    """Write down what a run is about to do, and return the candidate's id.
+
+    Args:
+        settings: where publications are kept.
+        content: the plan (as of, snapshot, base, artefacts, …).
+        touched: ids of touched users and items; empty where everything is computed anew.
+    """
+    candidate = datetime.now(UTC).strftime("%Y%m%dT%H%M%S") + "-" + uuid.uuid4().hex[:8]
+    write_json(_candidate_folder(settings, candidate) / "touched.json", touched)
+    write_json(_candidate_folder(settings, candidate) / "candidate.json", content)
+    return candidate
+
+
+def candidate(settings: Settings, name: str) -> dict[str, Any]:
+    """A candidate's state.
+
+    Raises:
+        BadInput: there is no such candidate (it was published or discarded).
+    """
+    file = _candidate_folder(settings, name) / "candidate.json"
+    if not file.exists():
+        raise BadInput(f"candidate {name} is gone: it was published or discarded; start again from the plan")
+    return _read(file)
+
+
+def touched(settings: Settings, name: str) -> dict[str, list[str]]:
+    """Ids of the users and items that a candidate touches."""
+    return _read(_candidate_folder(settings, name) / "touched.json")
+
+
+def set_relisted(settings: Settings, name: str, users: list[str] | None) -> None:
+    """Note whose lists a candidate writes: None stands for everyone."""
+    write_json(_candidate_folder(settings, name) / "relisted.json", {"users": users})
+
+
+def relisted(settings: Settings, name: str) -> list[str] | None:
+    """Whose lists a candidate wrote: None stands for everyone."""
+    users: list[str] | None = _read(_candidate_folder(settings, name) / "relisted.json")["users"]
+    return users
+
+
+def extend_candidate(settings: Settings, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Add to a candidate's state, groups within it merged, and return it whole."""
+    state = candidate(settings, name)
+    for key, value in changes.items():
+        state[key] = {**state[key], **value} if isinstance(value, dict) and isinstance(state.get(key), dict) else value
+    write_json(_candidate_folder(settings, name) / "candidate.json", state)
+    return state
+
+
+def add_gate(settings: Settings, name: str, result: dict[str, Any]) -> None:
+    """Note a gate's result in a candidate; judged again, the newer result stands."""
+    others = [gate for gate in candidate(settings, name)["gates"] if gate["name"] != result["name"]]
+    extend_candidate(settings, name, {"gates": [*others, result]})
+
+
+def discard_candidate(settings: Settings, name: str) -> None:
+    """Forget a candidate; what it wrote into tables is never read and is overwritten by the next run."""
+    shutil.rmtree(_candidate_folder(settings, name), ignore_errors=True)
+
+
+# Manifests
+
+
+def _manifest_file(settings: Settings, name: str) -> Path:
+    return settings.publications / name / "manifest.json"
+
+
+def manifest(settings: Settings, name: str) -> Manifest:
+    """The manifest of a publication.
+
+    Raises:
+        BadInput: there is no such publication.
+    """
+    if Path(name).name != name or not _manifest_file(settings, name).exists():
+        raise BadInput(f"there is no publication {name!r}: `python -m include publications list` names them")
+    return _read(_manifest_file(settings, name))
+
+
+def manifests(settings: Settings) -> list[Manifest]:
+    """All publications, the oldest first by when they were made."""
+    found = [_read(file) for file in settings.publications.glob("[0-9]*/manifest.json")]
+    return sorted(found, key=lambda entry: (entry["made_at"], entry["id"]))
+
+
+def identity(state: dict[str, Any]) -> str:
+    """Name a publication by (T, S, A): as of, lake snapshot, and what else its content follows from."""
+    as_of = datetime.fromisoformat(state["as_of"]).strftime("%Y%m%dT%H%M%SZ")
+    rest = {key: state[key] for key in ("encoder_id", "artefacts", "settings_hash", "code_version")}
+    rest["lists"] = {key: state["lists"][key] for key in ("as_of", "lake_snapshot")}
+    return (
+        f"{as_of}-s{state['lake_snapshot']}-{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]}"
+    )
+
+
+def of_candidate(settings: Settings, name: str) -> Manifest | None:
+    """The publication that a candidate became, if it was published and its switch was done."""
+    found = [entry for entry in manifests(settings) if entry["candidate"] == name]
+    return found[0] if found and not _candidate_folder(settings, name).exists() else None
+
+
+def add(settings: Settings, content: Manifest) -> Manifest:
+    """Write a manifest under its id; the same state published again gets a numbered id of its own."""
+    base = identity(content)
+    name, number = base, 1
+    while _manifest_file(settings, name).exists():
+        if _read(_manifest_file(settings, name))["candidate"] == content["candidate"]:
+            return _read(_manifest_file(settings, name))
+        number += 1
+        name = f"{base}-{number}"
+    entry = {"id": name, "made_at": datetime.now(UTC).isoformat(), **content}
+    write_json(_manifest_file(settings, name), entry)
+    return entry
+
+
+# The pointer
+
+
+def _pointer(settings: Settings) -> dict[str, Any]:
+    file = settings.publications / "serving.json"
+    return _read(file) if file.exists() else {"id": None, "pinned": False, "changes": []}
+
+
+def serving_id(settings: Settings) -> str | None:
+    """Id of the publication that serves, or None before the first."""
+    name = _pointer(settings)["id"]
+    return None if name is None else str(name)
+
+
+def pinned(settings: Settings) -> bool:
+    """Whether a rollback holds serving where it is."""
+    return bool(_pointer(settings)["pinned"])
+
+
+def changes(settings: Settings) -> list[dict[str, Any]]:
+    """Every switch of the pointer: at, to, from, why."""
+    return list(_pointer(settings)["changes"])
+
+
+def serving(settings: Settings) -> Manifest:
+    """The manifest that serves.
+
+    Raises:
+        BadInput: nothing serves yet.
+    """
+    name = serving_id(settings)
+    if name is None:
+        raise BadInput(f"nothing is published in {settings.home} yet: land a file and run `python -m include run`")
+    return manifest(settings, name)
+
+
+def newest(settings: Settings) -> Manifest | None:
+    """What the next update builds on: the publication that was made last among those with the latest T."""
+    found = manifests(settings)
+    return max(
+        found,
+        key=lambda entry: (datetime.fromisoformat(entry["as_of"]), entry["lake_snapshot"], entry["made_at"]),
+        default=None,
+    )
+
+
+def serve(settings: Settings, name: str, why: str, *, pin: bool) -> dict[str, Any]:
+    """Let a publication serve, in one atomic step, and record it."""
+    manifest(settings, name)
+    before = _pointer(settings)
+    change = {"at": datetime.now(UTC).isoformat(), "from": before["id"], "to": name, "why": why}
+    write_json(
+        settings.publications / "serving.json", {"id": name, "pinned": pin, "changes": [*before["changes"], change]}
+    )
+    return change
+
+
+def unpin(settings: Settings) -> None:
+    """Let the next publication serve again after a rollback."""
+    before = _pointer(settings)
+    change = {"at": datetime.now(UTC).isoformat(), "from": before["id"], "to": before["id"], "why": "unpinned"}
+    write_json(
+        settings.publications / "serving.json", {**before, "pinned": False, "changes": [*before["changes"], change]}
+    )

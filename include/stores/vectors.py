@@ -1,0 +1,252 @@
+"""The vector store: LanceDB tables with versions, one folder an encoder.
+
+A write starts from the version that a manifest names, whatever an unfinished run left behind, and returns the version it
+made. Two encoders never share a table, and a table that names another encoder is refused.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from include.columns import VectorTable
+from include.errors import BadInput
+from include.settings import Settings
+
+# Lance warns of every table that it creates; set before the library is loaded.
+os.environ.setdefault("LANCE_LOG", "error")
+import lancedb  # noqa: E402
+
+ENCODER_ID = b"encoder_id"
+KEYS_PER_QUERY = 500
+
+
+def folder(settings: Settings, encoder_id: str) -> Path:
+    """Where the tables of one encoder are."""
+    return settings.vectors / encoder_id
+
+
+def vector_column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """An (n, d) array as an Arrow column of fixed-size lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), vectors.shape[1])
+
+
+def vector_array(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float32]:
+    """The inverse of `vector_column`: a column of fixed-size lists as an (n, d) array."""
+    width = column.type.list_size
+    if len(column) == 0:
+        return np.zeros((0, width), dtype=np.float32)
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.asarray(whole.flatten(), dtype=np.float32).reshape(-1, width)
+
+
+def literal(keys: Iterable[str]) -> str:
+    """Keys as a list of SQL string literals: LanceDB's filters take no parameters."""
+    return ", ".join("'" + key.replace("'", "''") + "'" for key in keys)
+
+
+def _open(home: Path, name: str, encoder_id: str) -> Any:
+    table = lancedb.connect(str(home)).open_table(name)
+    found = (table.schema.metadata or {}).get(ENCODER_ID, b"").decode()
+    if found != encoder_id:
+        raise BadInput(
+            f"{home / name} holds vectors of encoder {found or '(none named)'}, not of {encoder_id}: they cannot meet"
+        )
+    return table
+
+
+def _exists(home: Path, name: str) -> bool:
+    return (home / f"{name}.lance").exists()
+
+
+def _write(
+    home: Path,
+    name: str,
+    encoder_id: str,
+    rows: pa.Table,
+    base: int | None,
+    gone: Sequence[str],
+    metadata: dict[str, str],
+) -> int:
+    named = rows.schema.metadata or {}
+    if named.get(ENCODER_ID, encoder_id.encode()) != encoder_id.encode():
+        raise BadInput(f"rows of encoder {named[ENCODER_ID].decode()} cannot be written beside those of {encoder_id}")
+    key = rows.schema.field(0).name
+    fields = [pa.field(key, pa.string(), nullable=False), *list(rows.schema)[1:]]
+    schema = pa.schema(fields, metadata={"encoder_id": encoder_id, **metadata})
+    if base is None:
+        home.mkdir(parents=True, exist_ok=True)
+        table = lancedb.connect(str(home)).create_table(name, schema=schema, mode="overwrite")
+        # Without a declared key two writers of the same new keys would leave them twice.
+        table.set_unenforced_primary_key(key)
+        if rows.num_rows:
+            table.add(rows.cast(schema))
+        return int(table.version)
+    table = _open(home, name, encoder_id)
+    if table.version != base:
+        table.checkout(base)
+        table.restore()
+    for start in range(0, len(gone), KEYS_PER_QUERY):
+        table.delete(f"{key} IN ({literal(gone[start : start + KEYS_PER_QUERY])})")
+    if rows.num_rows:
+        table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows.cast(schema))
+    return int(table.version)
+
+
+def write(
+    settings: Settings,
+    encoder_id: str,
+    name: str,
+    rows: pa.Table,
+    *,
+    base: int | None,
+    gone: Sequence[str] = (),
+    metadata: dict[str, str] | None = None,
+) -> int:
+    """Write rows over a version of a table, or a new content where there is none to build on.
+
+    Args:
+        settings: where the store is.
+        encoder_id: the encoder that the vectors are of.
+        name: the table.
+        rows: new and changed rows; the first column is the key.
+        base: the version to build on; None replaces the content (older versions stay readable).
+        gone: keys of rows to take away.
+        metadata: what the table's schema says beside the encoder id; only used with a new content.
+
+    Returns:
+        The version that holds the result; `base` itself where there was nothing to do.
+
+    Raises:
+        BadInput: the table or the rows are of another encoder.
+    """
+    if base is not None and rows.num_rows == 0 and not gone:
+        return base
+    return _write(folder(settings, encoder_id), name, encoder_id, rows, base, gone, metadata or {})
+
+
+def read(
+    settings: Settings,
+    encoder_id: str,
+    name: str,
+    version: int,
+    *,
+    columns: list[str] | None = None,
+    keys: Sequence[str] | None = None,
+) -> pa.Table:
+    """Rows of one version of a table, sorted by key.
+
+    Raises:
+        BadInput: the table is of another encoder.
+    """
+    table = _open(folder(settings, encoder_id), name, encoder_id)
+    table.checkout(version)
+    return _scan(table, columns, keys)
+
+
+def _scan(table: Any, columns: list[str] | None, keys: Sequence[str] | None) -> pa.Table:
+    dataset = table.to_lance()
+    key = table.schema.field(0).name
+    if keys is None:
+        found = dataset.to_table(columns=columns)
+    elif len(keys) > 20 * KEYS_PER_QUERY:
+        found = dataset.to_table(columns=columns)
+        found = found.filter(pc.is_in(found[key], pa.array(keys, pa.string())))
+    else:
+        parts = [
+            dataset.to_table(columns=columns, filter=f"{key} IN ({literal(keys[start : start + KEYS_PER_QUERY])})")
+            for start in range(0, len(keys), KEYS_PER_QUERY)
+        ]
+        found = (
+            pa.concat_tables(parts) if parts else dataset.schema.empty_table().select(columns or dataset.schema.names)
+        )
+    return found.sort_by(key) if key in found.column_names else found
+
+
+def batches(
+    settings: Settings, encoder_id: str, name: str, version: int, columns: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """All rows of one version of a table, a part at a time, for what needs no order."""
+    table = _open(folder(settings, encoder_id), name, encoder_id)
+    table.checkout(version)
+    yield from table.to_lance().to_batches(columns=columns)
+
+
+def nearest(
+    settings: Settings, encoder_id: str, name: str, version: int, column: str, vector: Sequence[float], most: int
+) -> list[tuple[str, float]]:
+    """The rows whose vectors are nearest to a unit vector, by exact search: key and cosine."""
+    table = _open(folder(settings, encoder_id), name, encoder_id)
+    table.checkout(version)
+    key = table.schema.field(0).name
+    query = table.search(np.asarray(vector, dtype=np.float32), vector_column_name=column).distance_type("dot")
+    found = query.limit(most).select([key]).to_list()
+    # LanceDB's dot distance is one minus the product.
+    return [(row[key], 1.0 - row["_distance"]) for row in found]
+
+
+def metadata(settings: Settings, encoder_id: str, name: str, version: int) -> dict[str, str]:
+    """What a table's schema says of itself: encoder id and artefact ids."""
+    table = _open(folder(settings, encoder_id), name, encoder_id)
+    table.checkout(version)
+    return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+
+
+def tag(settings: Settings, encoder_id: str, name: str, version: int, label: str) -> None:
+    """Name a version, so that no clean-up takes it away."""
+    tags = _open(folder(settings, encoder_id), name, encoder_id).tags
+    if label in tags.list():
+        tags.update(label, version)
+    else:
+        tags.create(label, version)
+
+
+# Text vectors, kept by encoder and text hash: what was embedded once is never embedded again.
+
+
+def _text_home(settings: Settings, encoder_id: str) -> Path:
+    return settings.cache / "texts" / encoder_id
+
+
+def known_texts(settings: Settings, encoder_id: str) -> set[str]:
+    """Hashes of all texts that have a vector."""
+    home = _text_home(settings, encoder_id)
+    if not _exists(home, VectorTable.TEXTS):
+        return set()
+    found = _open(home, VectorTable.TEXTS, encoder_id).to_lance().to_table(columns=["text_hash"])
+    return set(found["text_hash"].to_pylist())
+
+
+def keep_texts(settings: Settings, encoder_id: str, hashes: Sequence[str], vectors: NDArray[np.float32]) -> None:
+    """Keep vectors of texts: `vectors` is (n, d), a row for each hash."""
+    home = _text_home(settings, encoder_id)
+    rows = pa.table({"text_hash": pa.array(hashes, pa.string()), "vector": vector_column(vectors)})
+    base = int(_open(home, VectorTable.TEXTS, encoder_id).version) if _exists(home, VectorTable.TEXTS) else None
+    _write(home, VectorTable.TEXTS, encoder_id, rows, base, (), {})
+
+
+def text_vectors(settings: Settings, encoder_id: str, hashes: Sequence[str], dimension: int) -> NDArray[np.float32]:
+    """Kept vectors of texts, (n, d) in the order asked for.
+
+    Raises:
+        BadInput: a text has no vector yet.
+    """
+    distinct = sorted(set(hashes))
+    if not distinct:
+        return np.zeros((0, dimension), dtype=np.float32)
+    home = _text_home(settings, encoder_id)
+    if not _exists(home, VectorTable.TEXTS):
+        raise BadInput(f"no text was embedded with {encoder_id} yet: run the step embed_texts first")
+    found = _scan(_open(home, VectorTable.TEXTS, encoder_id), None, distinct)
+    position = {name: row for row, name in enumerate(found["text_hash"].to_pylist())}
+    missing = [name for name in distinct if name not in position]
+    if missing:
+        raise BadInput(
+            f"{len(missing)} texts have no vector of {encoder_id} (first: {missing[0]}): run the step embed_texts first"
+        )
+    return vector_array(found["vector"])[[position[name] for name in hashes]]

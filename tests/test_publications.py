@@ -1,0 +1,101 @@
+"""Publications: nothing is seen before its switch, the switch is one step, and a rollback holds."""
+
+import json
+
+import pytest
+
+from include.errors import BadInput, GateFailed
+from include.steps.publish import publish
+from include.steps.roll_back import roll_back
+from include.stores import publications
+
+
+def manifest(settings, as_of="2020-01-02T00:00:00+00:00", candidate="c1", **changes):
+    content = {
+        "kind": "update",
+        "as_of": as_of,
+        "lake_snapshot": 5,
+        "encoder_id": "tiny-1",
+        "artefacts": {},
+        "settings_hash": "s",
+        "code_version": "v",
+        "lists": {"as_of": as_of, "lake_snapshot": 5, "item_vectors": 1},
+        "candidate": candidate,
+        **changes,
+    }
+    return publications.add(settings, content)
+
+
+def test_a_publication_is_named_by_what_it_was_made_of(settings):
+    first = manifest(settings)
+    assert first["id"].startswith("20200102T000000Z-s5-")
+    assert manifest(settings, candidate="c2")["id"] == first["id"] + "-2"
+    assert manifest(settings, candidate="c1") == first, "the same candidate is published once"
+    assert manifest(settings, encoder_id="tiny-2", candidate="c3")["id"] != first["id"]
+
+
+def test_nothing_serves_before_the_first(settings):
+    assert publications.serving_id(settings) is None
+    with pytest.raises(BadInput, match="nothing is published"):
+        publications.serving(settings)
+
+
+def test_what_serves_is_switched_and_every_switch_recorded(settings):
+    first, second = manifest(settings), manifest(settings, as_of="2020-01-03T00:00:00+00:00", candidate="c2")
+    publications.serve(settings, first["id"], "published", pin=False)
+    publications.serve(settings, second["id"], "published", pin=False)
+    assert publications.serving(settings)["id"] == second["id"]
+    assert [change["to"] for change in publications.changes(settings)] == [first["id"], second["id"]]
+
+
+def test_rollback_pins_until_unpinned(settings):
+    first, second = manifest(settings), manifest(settings, as_of="2020-01-03T00:00:00+00:00", candidate="c2")
+    publications.serve(settings, first["id"], "published", pin=False)
+    publications.serve(settings, second["id"], "published", pin=False)
+    assert roll_back(settings)["to"] == first["id"]
+    assert publications.serving_id(settings) == first["id"]
+    assert publications.pinned(settings)
+    assert publications.newest(settings)["id"] == second["id"], "updates still build on the newest"
+    publications.unpin(settings)
+    assert not publications.pinned(settings)
+    assert publications.serving_id(settings) == first["id"]
+
+
+def test_rollback_needs_somewhere_to_go(settings):
+    publications.serve(settings, manifest(settings)["id"], "published", pin=False)
+    with pytest.raises(BadInput, match="nothing to roll back to"):
+        roll_back(settings)
+    with pytest.raises(BadInput, match="no publication '../x'"):
+        roll_back(settings, "../x")
+
+
+def test_a_reader_sees_the_old_or_the_new_pointer_never_a_part(settings, monkeypatch):
+    first, second = manifest(settings), manifest(settings, as_of="2020-01-03T00:00:00+00:00", candidate="c2")
+    publications.serve(settings, first["id"], "published", pin=False)
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("include.stores.lake.os.replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        publications.serve(settings, second["id"], "published", pin=False)
+    assert publications.serving_id(settings) == first["id"]
+    json.loads((settings.publications / "serving.json").read_text())
+
+
+def test_a_candidate_without_its_gates_is_not_published(settings):
+    state = {"expected_gates": ["vectors"], "gates": [], "lake_snapshot": 1}
+    candidate = publications.new_candidate(settings, state, {"users": [], "items": []})
+    with pytest.raises(GateFailed, match="vectors"):
+        publish(settings, candidate)
+    publications.add_gate(settings, candidate, {"name": "vectors", "passed": False})
+    with pytest.raises(GateFailed, match="vectors"):
+        publish(settings, candidate)
+    assert publications.manifests(settings) == []
+
+
+def test_a_gate_judged_again_replaces_its_earlier_result(settings):
+    candidate = publications.new_candidate(settings, {"gates": []}, {"users": [], "items": []})
+    publications.add_gate(settings, candidate, {"name": "vectors", "passed": False})
+    publications.add_gate(settings, candidate, {"name": "vectors", "passed": True})
+    assert publications.candidate(settings, candidate)["gates"] == [{"name": "vectors", "passed": True}]
