@@ -1,4 +1,3 @@
-# ruff: noqa: PLC0415 - steps are imported inside tasks, so that parsing stays cheap
 """# Clean behaviour, hourly.
 
 ## What
@@ -26,12 +25,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.assets import GATED_BEHAVIOUR
 from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, is_retry, log, run_step, whole_hours
 from include.errors import BadInput
 
+FAILED = ("error", "fail", "runtime error")  # as dbt calls it
 NODES = "nodes"  # XCom key: pushed before a failing build raises, so that its models can be shown
 
 
@@ -60,7 +60,7 @@ def clean_behaviour_hourly() -> None:
         """Clean the batches of this run's hours with one dbt build."""
         from include.steps.clean import clean
 
-        def clean_hours(settings: Any) -> dict[str, Any]:
+        def clean_interval(settings: Any) -> dict[str, Any]:
             start, end = whole_hours(params["from"], params["to"]) or (data_interval_start, data_interval_end)
             if start is None:
                 raise BadInput("this run has no data interval: give it the params from and to")
@@ -72,29 +72,29 @@ def clean_behaviour_hourly() -> None:
             ti.xcom_push(NODES, summary["nodes"])
             return {key: value for key, value in summary.items() if key != "nodes"}
 
-        return run_step(clean_hours)
+        return run_step(clean_interval)
 
     @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=5))
     def list_models(ti: Any = None) -> list[dict[str, Any]]:
-        """Every model that the build ran, and every test that did not pass; also of a failed build."""
+        """Every model of the build, and whatever else failed in it; also where the build as a whole failed."""
         nodes = ti.xcom_pull("clean_batches", key=NODES) or []
-        shown = [node for node in nodes if node["resource_type"] != "test" or node["status"] not in ("pass", "success")]
+        shown = [node for node in nodes if node["resource_type"] == "model" or node["status"] in FAILED]
         if not shown:
             raise AirflowSkipException("dbt ran nothing")
         return shown
 
-    @task(map_index_template="{{ node_name }}", retries=0, execution_timeout=timedelta(minutes=5))
+    @task(map_index_template="{{ node_name }}", execution_timeout=timedelta(minutes=5))
     def show_model(node: dict[str, Any]) -> None:
         """One dbt node by name: green, red or skipped as dbt left it."""
         get_current_context()["node_name"] = node["name"]  # type: ignore[typeddict-unknown-key]
         said = f"{node['resource_type']} {node['name']}: {node['status']} {node.get('message') or ''}".strip()
-        if node["status"] in ("error", "fail", "runtime error"):
-            raise AirflowException(said)
+        if node["status"] in FAILED:
+            raise AirflowFailException(said)
         if node["status"] == "skipped":
             raise AirflowSkipException(said)
         log.info(said)
 
-    @task(pool=WRITER_POOL, trigger_rule="none_failed", outlets=[GATED_BEHAVIOUR])
+    @task(pool=WRITER_POOL, outlets=[GATED_BEHAVIOUR])
     def check_lake_gate(ti: Any = None, outlet_events: Any = None) -> dict[str, Any]:
         """Gate everything since the last gated snapshot; a snapshot that passes is what is read from now on."""
         from include.steps.gate_lake import gate_lake
@@ -104,19 +104,14 @@ def clean_behaviour_hourly() -> None:
         if not summary["changed"] and not is_retry(ti):
             raise AirflowSkipException("nothing changed since the last gated snapshot")
         rows = (ti.xcom_pull("clean_batches") or {}).get("rows", {})
-        outlet_events[GATED_BEHAVIOUR].extra = {
-            "snapshot": summary["snapshot"],
-            "since": summary["since"],
-            "rows": rows,
-        }
+        versions = {name: summary[name] for name in ("snapshot", "since")}
+        outlet_events[GATED_BEHAVIOUR].extra = versions | {"rows": rows}
         return summary
 
-    cleaned = clean_batches()
     models = list_models()
-    shown = show_model.expand(node=models)
-    gate = check_lake_gate()
-    cleaned >> models
-    [cleaned, shown] >> gate
+    show_model.expand(node=models)
+    # A failed build is red by itself, so the gate need not wait until all models have been shown.
+    clean_batches() >> [models, check_lake_gate()]
 
 
 clean_behaviour_hourly()

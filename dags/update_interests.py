@@ -1,4 +1,3 @@
-# ruff: noqa: PLC0415 - steps are imported inside tasks, so that parsing stays cheap
 """# Update interests.
 
 ## What

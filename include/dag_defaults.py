@@ -1,4 +1,3 @@
-# ruff: noqa: PLC0415 - steps are imported inside tasks, so that parsing stays cheap
 # mypy: disable-error-code="untyped-decorator"
 """What the DAG files share: owner, retries, tags, pools, runbooks, and the chain of tasks that makes a publication.
 

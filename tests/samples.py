@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import random
 from collections.abc import Sequence
@@ -71,7 +72,8 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
     if plain.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+        names = dict.fromkeys(name for row in rows for name in row)
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
         return path
     content = _csv(rows) if plain.suffix == ".csv" else "".join(f"{json.dumps(row)}\n" for row in rows)
     write_bytes(path, content.encode())
@@ -90,8 +92,6 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    import io  # only here: a text file for the csv module
-
     out = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(out, names)

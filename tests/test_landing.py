@@ -1,7 +1,9 @@
 """The landing reader: batches, and rows as text from every kind of file."""
 
+import gzip
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,6 @@ from tests import samples
 
 HOUR = datetime(2024, 3, 1, 5, tzinfo=UTC)
 GOOD = b'{"user_id":"u1","event_type":"view","event_ts":"2024-03-01"}\n'
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home")
 
 
 def put(settings: Settings, name: str, content: bytes, *, table: str = "events", hour: datetime = HOUR) -> Path:
@@ -133,6 +130,12 @@ def test_parquet_types_become_text(settings: Settings, tmp_path: Path) -> None:
             "map": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64())),
             "category": pa.array(["x", "y"]).dictionary_encode(),
             "bytes": pa.array([b"plain", None]),
+            "decimal": pa.array([Decimal("1.50"), None], pa.decimal256(50, 2)),
+            "half": pa.array([1.5, None]).cast(pa.float16()),
+            "day": pa.array([date(2024, 3, 1), None], pa.date64()),
+            "span": pa.array([timedelta(seconds=5), None]),
+            "big": pa.array([2**64 - 1, None], pa.uint64()),
+            "nothing": pa.nulls(2),
             "Case": pa.array(["upper", "u"]),
             "case": pa.array(["lower", "l"]),
         }
@@ -143,10 +146,18 @@ def test_parquet_types_become_text(settings: Settings, tmp_path: Path) -> None:
     assert first == {
         'odd " name': "13085.0", "zone": "2024-03-01 12:30:00", "flag": "true", "list": ["a", "b"],
         "struct": {"n": "1", "x": ["1.5"]}, "map": {"k": "1"}, "category": "x", "bytes": "plain",
+        "decimal": "1.50", "half": "1.5", "day": "2024-03-01", "span": "0:00:05", "big": "18446744073709551615",
+        "nothing": None,
         "Case": "upper", "case": "lower",
     }  # fmt: skip
     assert second["flag"] == "false"
     assert all(second[name] is None for name in ('odd " name', "zone", "list", "struct", "map", "bytes"))
+
+
+def test_repeated_column_names_hide_nothing(settings: Settings, tmp_path: Path) -> None:
+    put(settings, "a.csv", b"n,n\n1,2\n")
+    pq.write_table(pa.table([[1], [2]], names=["n", "n"]), put(settings, "b.parquet", b""))
+    assert [json.loads(row["raw"]) for row in read(settings, tmp_path)] == [{"n": "1", "n_2": "2"}] * 2
 
 
 def test_source_is_the_prefix_of_the_name(settings: Settings, tmp_path: Path) -> None:
@@ -314,6 +325,8 @@ def test_damage_inside_parquet_names_the_row_group(settings: Settings, tmp_path:
         ("a.jsonl.zst", b"not zstd", "past line 0"),
         ("a.parquet", b"user_id,event_type\n", "no readable Parquet"),
         ("a.json", b'[\n  {"user_id": "u1"}\n]\n', "one JSON array"),
+        ("a.json.gz", gzip.compress(b'[{"user_id": "u1"}]'), "one JSON array"),
+        ("a.csv", b"user\x00id,b\n1,2\n", "line 1, the header"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_refused(

@@ -4,6 +4,13 @@
     nullif(trim({{ column }}, ' ' || chr(9) || chr(10) || chr(13)), '')
 {%- endmacro %}
 
+{# One column for each name from a list of texts in the same order. #}
+{% macro columns_of(texts, names, suffix='') -%}
+    {%- for name in names %}
+    {{ trimmed(texts ~ '[' ~ loop.index ~ ']') }} as {{ name }}{{ suffix }}{{ ',' if not loop.last }}
+    {%- endfor %}
+{%- endmacro %}
+
 {# ISO 8601 with or without a zone, seconds or milliseconds since 1970; in UTC. #}
 {% macro utc_time(column) -%}
     case
@@ -28,7 +35,7 @@
     case
         when regexp_full_match({{ column }}, '[ -%''-;=-~]*')
             then nullif(trim(regexp_replace({{ column }}, ' +', ' ', 'g')), '')
-        else tidy_text({{ column }})
+        else nullif(tidy_text({{ column }}), '')
     end
 {%- endmacro %}
 

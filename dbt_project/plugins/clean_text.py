@@ -8,18 +8,22 @@ from typing import Any
 
 import ftfy
 from dbt.adapters.duckdb.plugins import BasePlugin
-from duckdb import DuckDBPyConnection
-from duckdb.sqltypes import VARCHAR
 
 _INLINE = frozenset(
-    "a abbr acronym b bdi bdo big cite code del dfn em font i ins kbd label mark q s samp small span strike strong sub "
-    "sup tt u var wbr".split()
+    re.findall(
+        r"\w+",
+        "a abbr acronym b bdi bdo big cite code del dfn em font i ins kbd label mark q s samp small span strike strong sub "
+        "sup tt u var wbr",
+    )
 )
 _BLOCK = frozenset(
-    "article aside audio blockquote body br button canvas caption center col colgroup dd details dir div dl dt embed "
-    "fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 head header hr html iframe img input legend li link main "
-    "meta nav object ol optgroup option p param picture pre section select source summary table tbody td template "
-    "textarea tfoot th thead title tr track ul video".split()
+    re.findall(
+        r"\w+",
+        "article aside audio blockquote body br button canvas caption center col colgroup dd details dir div dl dt embed "
+        "fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 head header hr html iframe img input legend li link main "
+        "meta nav object ol optgroup option p param picture pre section select source summary table tbody td template "
+        "textarea tfoot th thead title tr track ul video",
+    )
 )
 _UNSEEN = frozenset({"script", "style"})
 _ELEMENTS = _INLINE | _BLOCK | _UNSEEN
@@ -62,14 +66,14 @@ def _has_html(text: str) -> bool:
     return bool(_COMMENT.search(text)) or any(tag.group(1).lower() in _ELEMENTS for tag in _TAG.finditer(text))
 
 
-def tidy_text(text: str) -> str | None:
+def tidy_text(text: str) -> str:
     """Repair, strip and normalise one text.
 
     Broken encodings are repaired, HTML becomes its text, control, bidirectional and invisible characters go,
     whitespace collapses to single blanks, and what is left is Unicode NFC.
 
     Returns:
-        The text, or None if nothing readable is left.
+        The text; empty if nothing readable is left.
     """
     text = ftfy.fix_text(text, unescape_html=False, normalization=None)
     unescaped = html.unescape(text)
@@ -84,14 +88,14 @@ def tidy_text(text: str) -> str | None:
         text = unescaped
     text = _BIDI_AND_INVISIBLE.sub("", text)
     text = "".join(" " if unicodedata.category(char) == "Cc" else char for char in text)
-    return unicodedata.normalize("NFC", _WHITESPACE.sub(" ", text).strip()) or None
+    return unicodedata.normalize("NFC", _WHITESPACE.sub(" ", text).strip())
 
 
 class Plugin(BasePlugin):
     """Registers `tidy_text(VARCHAR) -> VARCHAR` on dbt's connection."""
 
-    def configure_connection(self, conn: DuckDBPyConnection) -> None:
-        conn.create_function("tidy_text", tidy_text, [VARCHAR], VARCHAR)
+    def configure_connection(self, conn: Any) -> None:
+        conn.create_function("tidy_text", tidy_text, ["VARCHAR"], "VARCHAR")
 
     def configure_cursor(self, cursor: Any) -> None:
         """Functions belong to the database: nothing to do for a cursor."""

@@ -1,6 +1,7 @@
 """A small client of Airflow's REST API: unpause, trigger, backfill, and watch runs while they go."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,8 @@ import httpx
 from include.errors import TidemarkError
 
 FINISHED = ("success", "failed")
+ENDED = {"success", "failed", "skipped", "upstream_failed"}
+SHOWN = ENDED | {"running", "up_for_retry"}
 Run = dict[str, Any]
 
 
@@ -20,7 +23,7 @@ class Client:
         self.progress = progress
         self._login = {"username": user, "password": password}
         self._http = httpx.Client(base_url=url, timeout=60)
-        self._seen: dict[tuple[str, str, str, int], str] = {}
+        self._seen: dict[tuple[str, str, str], str] = {}
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
         """Call the API and return what it answers.
@@ -204,25 +207,35 @@ class Client:
             time.sleep(1)
 
     def _show_tasks(self, dag_id: str, run_id: str) -> bool:
-        """Show each task whose state changed since last time; of mapped ones only the ends. Returns whether any did."""
+        """Show each task whose state changed since last time. Returns whether any did.
+
+        Of a mapped task, those that failed are shown by name, and all others by number once the last one has ended.
+        """
         tasks = self.tasks(dag_id, run_id)
         changed = False
         for task in tasks:
-            key = (dag_id, run_id, task["task_id"], task["map_index"])
-            state = f"{task['state'] or 'waiting'}/{task['try_number']}"
-            if self._seen.get(key) == state:
-                continue
-            self._seen[key] = state
             mapped = task["map_index"] >= 0
-            shown = ("success", "failed", "skipped", "upstream_failed", "up_for_retry") + (
-                () if mapped else ("running",)
-            )
-            if task["state"] in shown:
+            if mapped and task["state"] not in (None, "failed"):
+                continue
+            name = f"{task['task_id']} {task['rendered_map_index'] or ''}".strip()
+            if task["state"] in SHOWN and self._is_news(
+                (dag_id, run_id, name), f"{task['state']}/{task['try_number']}"
+            ):
                 changed = True
-                name = task["rendered_map_index"] if mapped and task["rendered_map_index"] else ""
                 took = f" ({task['duration']:.1f} s)" if task["duration"] and task["state"] in FINISHED else ""
-                self.progress(f"  {dag_id} {task['task_id']} {name}".rstrip() + f": {task['state']}{took}")
+                self.progress(f"  {dag_id} {name}: {task['state']}{took}")
+        for task_id in sorted({task["task_id"] for task in tasks if task["map_index"] >= 0}):
+            states = Counter(task["state"] or "waiting" for task in tasks if task["task_id"] == task_id)
+            said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+            if set(states) <= ENDED and self._is_news((dag_id, run_id, task_id), said):
+                changed = True
+                self.progress(f"  {dag_id} {task_id}: {said}")
         return changed
+
+    def _is_news(self, key: tuple[str, str, str], state: str) -> bool:
+        news = self._seen.get(key) != state
+        self._seen[key] = state
+        return news
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a run, in the order in which they started."""

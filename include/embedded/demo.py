@@ -1,4 +1,3 @@
-# ruff: noqa: PLC0415 - the heavy steps are imported when their turn comes, so that progress shows from the start
 """The demo: `python -m include.embedded.demo [--keep-running]`.
 
 Real ratings (ml-100k) go the whole way under a real Airflow: the history lands in bulk, the last three hours by event
@@ -18,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from include.dag_defaults import WRITER_POOL
 from include.embedded import airflow
 from include.embedded.client import Client
 from include.errors import TidemarkError
@@ -34,6 +32,7 @@ redistribution, without revenue-bearing use unless GroupLens permits it, and to 
   F. M. Harper and J. A. Konstan (2015): The MovieLens Datasets: History and Context. ACM TiiS 5, 4, 19:1-19:19."""
 HOUR = timedelta(hours=1)
 DAGS = ["clean_behaviour_hourly", "update_interests", "recommend_daily"]
+WRITER_POOL = "tidemark_writer"  # as in dag_defaults, whose import would make an AIRFLOW_HOME of its own
 LAST_HOURS = 3
 USERS_SHOWN = 3
 
@@ -112,10 +111,10 @@ def run_dags(settings: Settings, client: Client, span: tuple[datetime, datetime]
     clean, update, daily = DAGS
     client.ensure_pool(WRITER_POOL, 1, "One slot: whoever writes the lake or the vectors")
     client.wait_for_dags(DAGS)
-    for dag_id in (update, clean):
-        client.unpause(dag_id)
+    client.unpause(update)
     say(f"history: one run of {clean} for {span[0]:%Y-%m-%d %H:%M} to {span[1]:%Y-%m-%d %H:%M} UTC")
     run = client.trigger(clean, {"from": span[0].isoformat(), "to": span[1].isoformat()})
+    client.unpause(clean)  # after the trigger, else the run of the hour just past goes first
     client.wait(clean, [run])
     client.wait_for_asset("gated_behaviour", update)
     say(f"the last {len(hours)} event hours: a backfill of hourly runs")

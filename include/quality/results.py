@@ -83,7 +83,7 @@ def plain(value: Any) -> Any:
     elif isinstance(value, list | tuple | set):
         value = [plain(inner) for inner in value]
     elif isinstance(value, datetime | date):
-        value = _printable(value.isoformat())
+        value = None if str(value) == "NaT" else value.isoformat()
     elif not (value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))):
         value = _printable(str(value))
     return value

@@ -10,7 +10,6 @@ from typing import Any
 
 import great_expectations as gx
 import pandas as pd
-from great_expectations.checkpoint import UpdateDataDocsAction
 from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
 
 from include.quality.results import MAX_EXAMPLES, GateResult, plain
@@ -49,7 +48,7 @@ def run_gate(name: str, judged: Iterable[Judged], settings: Settings) -> GateRes
     context = _context(settings)
     frames = context.data_sources.add_pandas("frames")
     run_id = gx.RunIdentifier(run_name=name, run_time=datetime.now(UTC))
-    expectations, failed = 0, []
+    expectations, failed, pages = 0, [], []
     for suite_name, part in parts.items():
         frame = part.frame.reset_index(drop=True)
         batch = frames.add_dataframe_asset(suite_name).add_batch_definition_whole_dataframe(suite_name)
@@ -61,15 +60,16 @@ def run_gate(name: str, judged: Iterable[Judged], settings: Settings) -> GateRes
             gx.Checkpoint(
                 name=suite_name,
                 validation_definitions=[definition],
-                actions=[UpdateDataDocsAction(name="data_docs", site_names=[SITE])],
                 result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_EXAMPLES},
             )
         )
         batch_parameters = {"dataframe": frame.drop(columns=EXAMPLES, errors="ignore")}
         result = checkpoint.run(batch_parameters=batch_parameters, run_id=run_id)
-        for validation in result.run_results.values():
+        for page, validation in result.run_results.items():
+            pages.append(page)
             expectations += len(validation.results)
             failed += [_failure(suite_name, found, part, frame) for found in validation.results if not found.success]
+    context.build_data_docs(site_names=[SITE], resource_identifiers=pages)
     docs = settings.reports / "data_docs" / "index.html"
     log.info("gate %s: %d of %d expectations failed; Data Docs: %s", name, len(failed), expectations, docs)
     return GateResult(name, not failed, expectations, failed, str(docs))

@@ -40,7 +40,9 @@ def _check(settings: Settings, state: dict[str, Any], relisted: list[str] | None
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
     catalogue, ineligible = load_catalogue(settings, state, surface)
     eligible = [item for item, out in zip(catalogue.item_ids, ineligible, strict=True) if not out]
-    written = vectors.read(settings, state["encoder_id"], name, version, columns=["user_id", "items", "scores"], keys=relisted)
+    written = vectors.read(
+        settings, state["encoder_id"], name, version, columns=["user_id", "items", "scores"], keys=relisted
+    )
     keys = vectors.read(settings, state["encoder_id"], name, version, columns=["user_id"])
     with lake.connect(settings) as connection:
         facts, users = behaviour.list_facts(connection, snapshot, as_of, written, pa.array(eligible, pa.string()))

@@ -20,16 +20,6 @@ from include.stores import batches, lake, landing, lock
 
 log = logging.getLogger(__name__)
 
-_BATCHES = pa.schema(
-    [
-        ("landed_table", pa.string()),
-        ("arrival_hour", pa.timestamp("us")),
-        ("n_landed", pa.int64()),
-        ("fingerprint", pa.string()),
-        ("rules", pa.string()),
-    ]
-)
-
 
 def clean(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> dict[str, Any]:
     """Clean the stale batches of a span of arrival hours.
@@ -103,19 +93,18 @@ def _read(settings: Settings, chosen: list[batches.Stale], out: Path) -> None:
     counts = landing.read_batches(settings, found, out, log.info)
     fingerprints = {(batch.table, batch.arrival_hour): batch.fingerprint for batch in found}
     rules = batches.rules(settings)
-    record = [
+    keys = [(batch.table, batch.arrival_hour) for batch in chosen]
+    record = pa.table(
         {
-            "landed_table": batch.table,
-            "arrival_hour": batch.arrival_hour.replace(tzinfo=None),
-            "n_landed": counts.get(key, 0),
-            "fingerprint": fingerprints.get(key),
-            "rules": rules,
+            "landed_table": pa.array([table for table, _ in keys], pa.string()),
+            "arrival_hour": pa.array([hour.replace(tzinfo=None) for _, hour in keys], pa.timestamp("us")),
+            "n_landed": pa.array([counts.get(key, 0) for key in keys], pa.int64()),
+            "fingerprint": pa.array([fingerprints.get(key) for key in keys], pa.string()),
+            "rules": pa.array([rules] * len(keys), pa.string()),
         }
-        for batch in chosen
-        for key in [(batch.table, batch.arrival_hour)]
-    ]
+    )
     (out / "batches").mkdir()
-    pq.write_table(pa.Table.from_pylist(record, _BATCHES), out / "batches" / "0000.parquet")
+    pq.write_table(record, out / "batches" / "0000.parquet")
     for table in LANDED_TABLES:
         log.info("landed %s rows: %d", table, sum(n for (name, _), n in counts.items() if name == table))
 
@@ -127,8 +116,8 @@ def dbt(settings: Settings, *arguments: str, variables: dict[str, Any] | None = 
         arguments: dbt's own, such as "build".
         variables: values of the project's vars besides those that follow from the settings.
     """
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager  # noqa: PLC0415 (seconds to import)
-    from dbt.cli.main import dbtRunner  # noqa: PLC0415
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
 
     project = batches.DBT_PROJECT
     (settings.cache / "duckdb_temporary").mkdir(parents=True, exist_ok=True)
@@ -203,7 +192,9 @@ def _build(settings: Settings) -> list[dict[str, Any]]:
         raise TidemarkError(f"dbt did not run: {outcome.exception}")
     what = "; ".join(f"{node['name']}: {' '.join(str(node['message']).split())}" for node in failing)
     kind = GateFailed if all(node["status"] == "fail" for node in failing) else TidemarkError
-    error = kind(f"dbt build failed in {len(failing)} of {len(nodes)} nodes: {what} (see docs/runbooks/red_dbt_model.md)")
+    error = kind(
+        f"dbt build failed in {len(failing)} of {len(nodes)} nodes: {what} (see docs/runbooks/red_dbt_model.md)"
+    )
     error.nodes = nodes  # type: ignore[attr-defined]
     raise error
 

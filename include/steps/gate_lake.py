@@ -1,17 +1,17 @@
 """The gate after cleaning: judges all that changed in the lake since the last gated snapshot."""
 
-import json
 import logging
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 
 from include.columns import Mart
 from include.errors import BadInput, GateFailed
 from include.quality.results import MAX_EXAMPLES, GateResult
 from include.settings import Settings
-from include.stores import lake
+from include.stores import batches, lake
 from include.stores.behaviour import at, has_snapshot
 from include.stores.lock import writing
 
@@ -48,7 +48,7 @@ def gate_lake(settings: Settings) -> dict[str, Any]:
         with lake.connect(settings) as connection:
             if not _cleaned(connection):
                 return summary
-            snapshot = lake.newest_snapshot(settings)
+            snapshot = _newest(connection)
             since = lake.gated_snapshot(settings)
             if since == snapshot:
                 return summary | {"snapshot": snapshot, "since": since, "gated": True}
@@ -93,16 +93,13 @@ def accept_gate(settings: Settings, snapshot: int, reason: str) -> dict[str, Any
 
 def _refuse_unfinished(settings: Settings) -> None:
     """A clean that was killed has committed some tables and not others: no snapshot of it may be gated."""
-    marker = settings.lake / "cleaning.json"
-    if not marker.exists():
-        return
-    try:
-        batches = json.loads(marker.read_text("utf-8"))["batches"]
-        hours = sorted({str(batch["arrival_hour"]) for batch in batches})
-    except (ValueError, KeyError, TypeError):
-        hours = []
-    named = f" of {len(hours)} hours, {hours[0]} to {hours[-1]}," if hours else ""
-    raise GateFailed(f"a clean{named} did not finish: run `python -m include clean` again, then the gate")
+    unfinished = batches.unfinished(settings)
+    if unfinished:
+        hours = sorted({hour for _, hour in unfinished})
+        raise GateFailed(
+            f"a clean of {len(unfinished)} batches, {hours[0]:%Y-%m-%dT%H} to {hours[-1]:%Y-%m-%dT%H}, did not finish: "
+            "clean these hours again (`python -m include clean`), then run the gate"
+        )
 
 
 def _cleaned(connection: duckdb.DuckDBPyConnection) -> bool:
@@ -111,6 +108,12 @@ def _cleaned(connection: duckdb.DuckDBPyConnection) -> bool:
         "SELECT count(*) FROM duckdb_tables() WHERE database_name = ? AND table_name = 'int_batches'", [lake.ALIAS]
     ).fetchone()
     return bool(found and found[0])
+
+
+def _newest(connection: duckdb.DuckDBPyConnection) -> int:
+    found = connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
+    assert found is not None
+    return int(found[0])
 
 
 def _judge(changed: pd.DataFrame, earlier: pd.DataFrame, keys: pd.DataFrame, settings: Settings) -> GateResult:
@@ -203,7 +206,7 @@ def _differing(changed: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     before = {key: rows.to_dict("records") for key, rows in earlier.groupby(BATCH)}
     differs = {key: rows.to_dict("records") != before.get(key) for key, rows in changed.groupby(BATCH)}
     kept = [differs[key] for key in zip(changed["landed_table"], changed["arrival_hour"], strict=True)]
-    return changed[kept]
+    return changed[np.array(kept, dtype=bool)]
 
 
 def _key_counts(connection: duckdb.DuckDBPyConnection, table: str, snapshot: int, since: int | None) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def land(
     now = datetime.now(UTC)
     earliest = datetime.fromisoformat(settings.earliest_event).replace(tzinfo=UTC)
     aside = settings.landing / f"_incoming-{uuid.uuid4().hex}"
-    aside.mkdir(parents=True)
     try:
+        aside.mkdir(parents=True)
         with (
             staged.bounded(settings.cache) as connection,
             Progress(sum(source.path.stat().st_size for source in found), progress, bar=bar) as shown,
@@ -196,7 +196,7 @@ class _Work:
         """The chunks of a file with the usable times of their rows; counts them, and checks that it is of the format."""
         rows = unreadable = 0
         columns: tuple[str, ...] = ()
-        for chunk in read(path, source.dialect, kind=source.kind):
+        for chunk in _named(source.path, path, read(path, source.dialect, kind=source.kind)):
             rows += len(chunk.raw)
             unreadable += len(chunk.raw) - chunk.errors.null_count
             columns = chunk.columns
@@ -210,7 +210,7 @@ class _Work:
         if missing and (rows or columns):
             raise BadInput(
                 f"{source.path}: no column {', '.join(missing)}; expected {', '.join(source.required)}; "
-                f"found {', '.join(columns) or 'none'}"
+                f"found {', '.join(columns[:30]) or 'none'}{', …' if len(columns) > 30 else ''}"
             )
         self.rows[source.table] += rows
         self.unreadable[source.table] += unreadable
@@ -269,6 +269,14 @@ def _put_in_place(settings: Settings, files: list[Staged], replace: bool) -> Non
 def _target(settings: Settings, file: Staged) -> Path:
     assert file.hour is not None
     return landing.folder(settings, file.table, file.hour) / file.name
+
+
+def _named(original: Path, copy: Path, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The chunks of a copy; what is wrong with it is said of the original."""
+    try:
+        yield from chunks
+    except BadInput as error:
+        raise BadInput(str(error).replace(str(copy), str(original))) from error
 
 
 def _latest(last: datetime | None, times: list[datetime | None]) -> datetime | None:

@@ -85,11 +85,11 @@ def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_
             why = f"the item factors are older than {settings.item_factors.max_age_days:g} days, so they are trained again"
         same = base is not None and why is None and base["lists"]["as_of"] == base["as_of"] == chosen.isoformat()
         if same and base["lists"]["lake_snapshot"] == base["lake_snapshot"] == snapshot:
-                return {
-                    "candidate": None,
-                    "reason": f"publication {base['id']} already lists everyone as of {base['as_of']}",
-                    "publication": base["id"],
-                }
+            return {
+                "candidate": None,
+                "reason": f"publication {base['id']} already lists everyone as of {base['as_of']}",
+                "publication": base["id"],
+            }
         return _plan(settings, connection, "recommend", chosen, snapshot, None if why else base, why, relist="all")
 
 

@@ -16,8 +16,7 @@ from scipy.sparse import csr_array
 
 from include.columns import VectorTable
 from include.models.interests import decayed_weights
-from include.models.scoring import Catalogue, contributions, source_scores, top_items
-from include.models.scoring import queries as make_queries
+from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
 from include.steps.timing import timed
 from include.stores import behaviour, lake, publications, vectors
@@ -25,9 +24,7 @@ from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
 
-DECIMALS = 6
 USERS_PER_WRITE = 20_000
-SOURCES = ("text_long", "text_short", "behaviour", "popularity")
 BECAUSE = pa.list_(pa.struct([("item_id", pa.string()), ("share", pa.float32())]))
 REASONS = pa.struct([*((name, pa.float32()) for name in SOURCES), ("because", BECAUSE)])
 
@@ -73,7 +70,9 @@ def _relisted(settings: Settings, state: dict[str, Any], touched: list[str]) -> 
     gone = pa.array(sorted(left), pa.string())
     for surface in settings.surfaces:
         name = VectorTable.recommendations(surface.name)
-        for batch in vectors.batches(settings, state["encoder_id"], name, base["tables"][name]["version"], ["user_id", "items"]):
+        for batch in vectors.batches(
+            settings, state["encoder_id"], name, base["tables"][name]["version"], ["user_id", "items"]
+        ):
             owner = np.repeat(np.arange(batch.num_rows), np.asarray(batch["items"].value_lengths()))
             hit = np.asarray(pc.is_in(batch["items"].flatten(), gone))
             holders |= set(batch["user_id"].take(pa.array(np.unique(owner[hit]))).to_pylist())
@@ -81,7 +80,9 @@ def _relisted(settings: Settings, state: dict[str, Any], touched: list[str]) -> 
     return sorted(set(touched) | holders)
 
 
-def _write_surface(settings: Settings, state: dict[str, Any], surface: Surface, relisted: list[str] | None) -> dict[str, Any]:
+def _write_surface(
+    settings: Settings, state: dict[str, Any], surface: Surface, relisted: list[str] | None
+) -> dict[str, Any]:
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
     name = VectorTable.recommendations(surface.name)
     catalogue, ineligible = load_catalogue(settings, state, surface)
@@ -100,7 +101,13 @@ def _write_surface(settings: Settings, state: dict[str, Any], surface: Surface, 
         rows = _lists(settings, state, surface, catalogue, ineligible, part)
         with writing(settings):
             version = vectors.write(
-                settings, state["encoder_id"], name, rows, base=version, gone=gone if start == 0 else [], metadata=metadata
+                settings,
+                state["encoder_id"],
+                name,
+                rows,
+                base=version,
+                gone=gone if start == 0 else [],
+                metadata=metadata,
             )
         log.info("%s: listed %d of %d users", surface.name, min(start + USERS_PER_WRITE, len(users)), len(users))
     return {
@@ -115,14 +122,23 @@ def load_catalogue(settings: Settings, state: dict[str, Any], surface: Surface) 
     """The items as of the lists' T, and which of them cannot be listed at the candidate's T."""
     context = state["lists"]
     rows = vectors.read(
-        settings, state["encoder_id"], VectorTable.ITEMS, context["item_vectors"], columns=["item_id", "text", "right", "left"]
+        settings,
+        state["encoder_id"],
+        VectorTable.ITEMS,
+        context["item_vectors"],
+        columns=["item_id", "text", "right", "left"],
     )
     with lake.connect(settings) as connection:
         counts = behaviour.popularity(
-            connection, context["lake_snapshot"], datetime.fromisoformat(context["as_of"]), surface.popularity_half_life_days
+            connection,
+            context["lake_snapshot"],
+            datetime.fromisoformat(context["as_of"]),
+            surface.popularity_half_life_days,
         )
     ids = rows["item_id"].to_pylist()
-    eligible = _available(settings, context["lake_snapshot"], context["as_of"]) & _available(settings, state["lake_snapshot"], state["as_of"])
+    eligible = _available(settings, context["lake_snapshot"], context["as_of"]) & _available(
+        settings, state["lake_snapshot"], state["as_of"]
+    )
     catalogue = Catalogue.build(
         ids,
         vectors.vector_array(rows["text"]),
@@ -177,22 +193,26 @@ def _lists(
         found.data = found.data / np.repeat(np.where(norms == 0, 1.0, norms), np.diff(found.indptr))
         return found
 
-    own_long = weights(settings.interests.long_half_life_days, "long_norm")
-    own_short = weights(settings.interests.short_half_life_days, "short_norm")
-    own_behaviour = weights(settings.interests.factor_half_life_days, "behaviour_norm")
-    seen = csr_array((np.ones_like(own_long.data, dtype=bool), own_long.indices, own_long.indptr), shape=own_long.shape)
+    interests = settings.interests
+    shares = {
+        "text_long": weights(interests.long_half_life_days, "long_norm"),
+        "text_short": weights(interests.short_half_life_days, "short_norm"),
+        "behaviour": weights(interests.factor_half_life_days, "behaviour_norm"),
+    }
+    had = shares["text_long"]
+    seen = csr_array((np.ones(had.nnz, dtype=bool), had.indices, had.indptr), shape=had.shape)
 
-    query, _ = make_queries(long, short, behaved, surface, catalogue)
+    blend = Blend(surface, catalogue, long, short, behaved)
     positions, _ = top_items(
-        query,
+        blend.queries()[0],
         catalogue.matrix,
         surface.length,
         excluded=None if surface.show_seen else seen,
         ineligible=ineligible,
         chunk=settings.users_per_chunk,
     )
-    parts = source_scores(long, short, behaved, surface, catalogue, positions)
-    scores = np.round(sum(parts[name].astype(np.float64) for name in SOURCES), DECIMALS)
+    parts = blend.source_scores(positions)
+    scores = np.round(np.sum([parts[name] for name in SOURCES], axis=0), DECIMALS)
     # The product finds the items; the order follows from scores computed row by row, whatever the chunks were.
     order = np.lexsort((positions, np.where(positions >= 0, -scores, np.inf)), axis=1)
     positions = np.take_along_axis(positions, order, axis=1)
@@ -202,10 +222,12 @@ def _lists(
     because_item = np.full((*positions.shape, surface.reasons), -1, dtype=np.int64)
     because_share = np.zeros((*positions.shape, surface.reasons), dtype=np.float32)
     for row in range(len(users)):
-        past, share = contributions(row, own_long, own_short, own_behaviour, long, short, behaved, surface, catalogue, positions[row])
+        past, share = blend.contributions(row, shares, positions[row])
         if len(past) == 0:
             continue
-        best = np.lexsort((np.broadcast_to(past[:, None], share.shape), -np.round(share, DECIMALS)), axis=0)[: surface.reasons]
+        best = np.lexsort((np.broadcast_to(past[:, None], share.shape), -np.round(share, DECIMALS)), axis=0)[
+            : surface.reasons
+        ]
         top = np.take_along_axis(share, best, axis=0)
         because_item[row, :, : len(best)] = np.where(top > 0, past[best], -1).T
         because_share[row, :, : len(best)] = np.round(top, DECIMALS).T
@@ -217,7 +239,7 @@ def _table(
     catalogue: Catalogue,
     positions: NDArray[np.int64],
     scores: NDArray[np.float64],
-    parts: dict[str, NDArray[np.float32]],
+    parts: dict[str, NDArray[np.float64]],
     because_item: NDArray[np.int64],
     because_share: NDArray[np.float32],
 ) -> pa.Table:
@@ -229,7 +251,9 @@ def _table(
     named = past >= 0
     because = pa.ListArray.from_arrays(
         pa.array(np.concatenate([[0], np.cumsum(named.sum(axis=1))]), pa.int32()),
-        pa.StructArray.from_arrays([ids.take(pa.array(past[named])), pa.array(because_share[listed][named])], ["item_id", "share"]),
+        pa.StructArray.from_arrays(
+            [ids.take(pa.array(past[named])), pa.array(because_share[listed][named])], ["item_id", "share"]
+        ),
     )
     reasons = pa.StructArray.from_arrays(
         [*(pa.array(np.round(parts[name][listed], DECIMALS).astype(np.float32)) for name in SOURCES), because],

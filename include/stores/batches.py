@@ -144,9 +144,7 @@ def finish(settings: Settings, batches: set[tuple[str, datetime]]) -> None:
 
 
 def _mark(settings: Settings, batches: set[tuple[str, datetime]]) -> None:
-    lake.write_json(
-        marker(settings), {"batches": [[table, hour.isoformat()] for table, hour in sorted(batches)]}
-    )
+    lake.write_json(marker(settings), {"batches": [[table, hour.isoformat()] for table, hour in sorted(batches)]})
 
 
 _COUNTS = {

@@ -1,7 +1,7 @@
 -- The last delivery of an event holds, and may say that it is withdrawn.
 select
     in_scope.*,
-    event_types.reverses,
+    nullif(event_types.reverses, 'nothing') as reverses,
     event_types.user_text,
     event_types.match_value,
     row_number() over (

@@ -22,10 +22,10 @@ judged as (
                     or unioned.event_ts > unioned.arrival_hour + interval 25 hours
                     then 'implausible_time'
                 when
-                    event_types.value_meaning in ('quantity', 'seconds') and event_types.reverses is null
-                    and (unioned."value" < 0 or (unioned."value" = 0 and event_types.value_meaning = 'quantity'))
+                    event_types.value_meaning in ('quantity', 'seconds') and event_types.reverses = 'nothing'
+                    and (unioned.value < 0 or (unioned.value = 0 and event_types.value_meaning = 'quantity'))
                     then 'invalid_value'
-                when unioned.item_id is null and not (event_types.user_text and unioned."text" is not null)
+                when unioned.item_id is null and not (event_types.user_text and unioned.text is not null)
                     then 'missing_item'
             end
         ) as reason
@@ -38,9 +38,9 @@ select
     case when reason is null then event_key end as event_key,
     -- How much an event says of its user's interest.
     cast(case value_meaning
-        when 'rating' then type_weight * greatest(coalesce("value", {{ var('rating_max') }}), 0) / {{ var('rating_max') }}
-        when 'quantity' then type_weight * (1 + ln(greatest(coalesce("value", 1), 1)))
-        when 'seconds' then type_weight * least(coalesce("value" / 60, 1), 1)
+        when 'rating' then type_weight * greatest(coalesce(value, {{ var('rating_max') }}), 0) / {{ var('rating_max') }}
+        when 'quantity' then type_weight * (1 + ln(greatest(coalesce(value, 1), 1)))
+        when 'seconds' then type_weight * least(coalesce(value / 60, 1), 1)
         else type_weight
     end as double) as weight
 from judged

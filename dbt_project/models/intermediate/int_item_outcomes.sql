@@ -36,8 +36,8 @@ changes as (
     select
         *,
         is_last
-        and content is distinct from
-        lag(content) over (partition by item_id, is_last order by arrival_hour) as is_change
+        and coalesce(content <> lag(content) over (partition by item_id, is_last order by arrival_hour), true)
+            as is_change
     from deliveries
 ),
 

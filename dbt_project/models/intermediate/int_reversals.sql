@@ -5,7 +5,7 @@ with reversed_types as (
         reverses as event_type,
         bool_or(match_value) as match_value
     from {{ ref('event_types') }}
-    where reverses is not null
+    where reverses <> 'nothing'
     group by reverses
 ),
 
@@ -17,7 +17,7 @@ steps as (
         current_events.event_ts,
         reversed_types.event_type,
         current_events.reverses is not null as is_reversal,
-        case when reversed_types.match_value then abs(coalesce(current_events."value", 1)) end as matched_value
+        case when reversed_types.match_value then abs(coalesce(current_events.value, 1)) end as matched_value
     from {{ ref('int_current_events') }} as current_events
     inner join reversed_types
         on coalesce(current_events.reverses, current_events.event_type) = reversed_types.event_type

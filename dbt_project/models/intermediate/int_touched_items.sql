@@ -1,6 +1,7 @@
 {{ config(post_hook="{{ remember_touched() }}") }}
 with items as (
-    select item_id from {{ ref('int_items_unioned') }} where reason is null
+    select item_id from {{ ref('int_items_unioned') }}
+    where reason is null
     union
     select item_id
     from {{ source('lake', 'int_item_history') }}

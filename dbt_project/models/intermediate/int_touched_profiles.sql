@@ -2,7 +2,8 @@
 with users as (
     select user_id from {{ ref('int_touched_users') }}
     union
-    select user_id from {{ ref('int_users_unioned') }} where reason is null
+    select user_id from {{ ref('int_users_unioned') }}
+    where reason is null
     union
     select user_id
     from {{ source('lake', 'int_user_history') }}

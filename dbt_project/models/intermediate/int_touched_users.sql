@@ -32,7 +32,9 @@ users as (
     -- Whoever else an event that comes or goes was ever delivered for.
     select user_id
     from earlier
-    where event_key in (select event_key from fresh union select event_key from replaced)
+    where
+        event_key in (select event_key from fresh)
+        or event_key in (select event_key from replaced)
     union
     select user_id from {{ source('touched', 'int_touched_users') }}
 )

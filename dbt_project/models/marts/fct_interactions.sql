@@ -10,7 +10,7 @@ select
     item_id,
     event_type,
     event_ts,
-    "value",
+    value,
     weight,
     session_id,
     source,

@@ -10,9 +10,9 @@ select
     item_id,
     event_type,
     event_ts,
-    "text",
+    text,
     weight,
     excluded_at
 from {{ ref('int_event_outcomes') }}
-where is_shown and is_user_text and "text" is not null
+where is_shown and is_user_text and text is not null
 order by user_id, event_ts, event_key

@@ -25,12 +25,17 @@ import pyarrow.parquet as pq
 from include.errors import BadInput
 
 LONGEST_LINE = 64 * 2**20  # bytes; a longer one means that the file is not what its name says
+MOST_COLUMNS = 10_000  # noted of a JSON Lines file, where every row may have its own
 CHUNK_ROWS = 20_000
 CHUNK_BYTES = 8 * 2**20
 TEXT_KINDS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv"}
 COMPRESSIONS = (".gz", ".zst")
 KNOWN = ".parquet, or .jsonl .ndjson .json .csv (also with .gz or .zst after it)"
 AGAIN = "deliver the file again, whole"
+
+# Arrow types by the names of pyarrow's tests: those that are text, and those whose cast to text DuckDB knows.
+TEXTUAL = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "fixed_size_binary")
+CASTABLE = ("integer", "float32", "float64", "boolean", "timestamp", "date32", "time", "decimal128", "null")
 
 csv.field_size_limit(LONGEST_LINE)
 
@@ -207,9 +212,9 @@ def _check_beginning(path: Path, stream: BinaryIO, lines: _Lines) -> None:
         if first.startswith(magic):
             raise BadInput(f"{path}: its content, from byte 0, {what}")
     inner = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
-    if inner.suffix.lower() == ".json" and first.lstrip().startswith(b"[") and not first.rstrip().endswith(b"]"):
+    if inner.suffix.lower() == ".json" and first.lstrip().startswith(b"["):
         raise BadInput(
-            f"{path}: line 1 begins one JSON array; wanted is one object a line (`jq -c '.[]'` makes them, name it .jsonl)"
+            f"{path}: its content, from byte 0, is one JSON array; wanted is one object a line (`jq -c '.[]'` makes them, name it .jsonl)"
         )
     without_mark = first.removeprefix(b"\xef\xbb\xbf")
     if without_mark:
@@ -240,7 +245,7 @@ def _json_row(line: bytes, columns: dict[str, None]) -> _Row:
         row = _object({name: v if type(v) is str else _texts(v) for name, v in values.items()}, line)
     except (ValueError, RecursionError):
         return _Row(_quoted(line), "malformed_json")
-    if row.error is None:
+    if row.error is None and len(columns) < MOST_COLUMNS:
         columns.update(dict.fromkeys(values))
     return row
 
@@ -288,7 +293,7 @@ def _csv_rows(lines: _Lines, columns: dict[str, None], dialect: Dialect) -> Iter
             yield _Row(_quoted(b"".join(taken)), "ragged_csv")
         else:
             values = dict(zip(names, record, strict=True)) | dict(dialect.constants)
-            for name in dialect.spaced & values.keys():
+            for name in dialect.spaced & values.keys() if dialect.spaced else ():
                 values[name] = "|".join(values[name].split())
             yield _object(values, b"".join(taken))
 
@@ -380,7 +385,12 @@ def _read_parquet(path: Path, dialect: Dialect) -> Iterator[Chunk]:
         yield Chunk(pa.array([], pa.string()), pa.array([], pa.string()), columns, 0)
         for group in range(file.num_row_groups):
             for batch in _batches(path, file, group, done):
-                raw, errors = _rows_as_json(connection, batch, names, dialect)
+                try:
+                    raw, errors = _rows_as_json(connection, batch, names, dialect)
+                except (duckdb.Error, pa.ArrowException) as error:
+                    raise BadInput(
+                        f"{path}: the values past row {done} cannot be read: {_line(error)}; write them as text"
+                    ) from error
                 done += len(batch)
                 yield Chunk(raw, errors, columns, size * done // total)
 
@@ -419,7 +429,7 @@ def _rows_as_json(
     pairs = ", ".join([*texts, *(["?::VARCHAR, ?::VARCHAR"] * len(constants))])
     bound = [*names, *(part for pair in constants.items() for part in pair)]
     if not columns:
-        columns, pairs, bound = [pa.nulls(len(batch))], "", []
+        columns = [pa.nulls(len(batch))]
     table = pa.table(columns, names=[f"c{n}" for n in range(len(columns))])
     connection.register("batch", table)
     raw = connection.execute(f"SELECT json_object({pairs})::VARCHAR AS raw FROM batch", bound).to_arrow_table()
@@ -435,10 +445,10 @@ def _flat(column: pa.Array[Any], errors: dict[int, str]) -> pa.Array[Any]:
         column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         return column.cast(pa.timestamp(kind.unit))  # the instant, in UTC
-    if pa.types.is_decimal256(kind) or pa.types.is_float16(kind):
-        return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
     if not _is_text(kind):
-        return column
+        if any(getattr(pa.types, f"is_{test}")(kind) for test in CASTABLE):
+            return column
+        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
     column = column.cast(pa.large_binary())
     try:
         return column.cast(pa.large_string())
@@ -452,8 +462,7 @@ def _flat(column: pa.Array[Any], errors: dict[int, str]) -> pa.Array[Any]:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    tests = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "fixed_size_binary")
-    return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
+    return any(getattr(pa.types, f"is_{test}")(kind) for test in TEXTUAL)
 
 
 def _is_utf8(value: bytes) -> bool:

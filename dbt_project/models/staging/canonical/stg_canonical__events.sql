@@ -1,4 +1,6 @@
-{% set scalars = ['event_id', 'user_id', 'item_id', 'event_type', 'event_ts', 'value', 'text', 'session_id', 'deleted'] %}
+{% set scalars = [
+    'event_id', 'user_id', 'item_id', 'event_type', 'event_ts', 'value', 'text', 'session_id', 'deleted'
+] %}
 with landed as (
     select
         arrival_hour,
@@ -31,9 +33,7 @@ named as (
         read_error,
         attributes,
         coalesce(list_has_any(types, ['OBJECT', 'ARRAY']), false) as has_wrong_type,
-        {% for name in scalars %}
-        {{ trimmed('texts[' ~ loop.index ~ ']') }} as {{ name }}_came{{ ',' if not loop.last }}
-        {% endfor %}
+        {{ columns_of('texts', scalars, '_came') }}
     from extracted
 ),
 
@@ -42,7 +42,11 @@ texts as (
     select
         text_came,
         {{ tidied('text_came') }} as tidy
-    from (select distinct text_came from named where text_came is not null)
+    from (
+        select distinct text_came
+        from named
+        where text_came is not null
+    )
 ),
 
 typed as (
@@ -74,8 +78,8 @@ select
     item_id_came as item_id,
     event_type,
     event_ts,
-    number as "value",
-    tidy as "text",
+    number as value,
+    tidy as text,
     session_id_came as session_id,
     attributes,
     coalesce(deleted, false) as deleted,

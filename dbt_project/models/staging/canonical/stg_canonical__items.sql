@@ -44,9 +44,7 @@ named as (
             when categories_came is not null then string_split(categories_came, ',')
             else []
         end as categories_came,
-        {% for name in scalars %}
-        {{ trimmed('texts[' ~ loop.index ~ ']') }} as {{ name }}_came{{ ',' if not loop.last }}
-        {% endfor %}
+        {{ columns_of('texts', scalars, '_came') }}
     from extracted
 ),
 

@@ -19,9 +19,7 @@ named as (
         row_number,
         raw,
         read_error,
-        {% for name in columns %}
-        {{ trimmed('texts[' ~ loop.index ~ ']') }} as {{ name }}{{ ',' if not loop.last }}
-        {% endfor %}
+        {{ columns_of('texts', columns) }}
     from extracted
 ),
 
@@ -54,8 +52,8 @@ select
     typed.item_id,
     case when typed.is_cancellation then 'refund' else 'purchase' end as event_type,
     typed.event_ts,
-    abs(typed.quantity) as "value",
-    cast(null as varchar) as "text",
+    abs(typed.quantity) as value,
+    cast(null as varchar) as text,
     typed.invoice as session_id,
     cast(json_object('country', typed.country, 'price', typed.price) as varchar) as attributes,
     false as deleted,
@@ -70,7 +68,10 @@ select
             from {{ ref('online_retail_non_products') }} as non_product
             where regexp_full_match(typed.item_id, non_product.pattern)
         ) then 'not_a_product'
-        when typed.quantity is null or typed.quantity = 0 or (typed.quantity < 0) <> coalesce(typed.is_cancellation, false)
+        when
+            typed.quantity is null
+            or typed.quantity = 0
+            or (typed.quantity < 0) <> coalesce(typed.is_cancellation, false)
             then 'invalid_quantity'
         when typed.price is null or typed.price <= 0 then 'invalid_price'
     end as reason

@@ -28,22 +28,15 @@ named as (
 judged as (
     select
         named.*,
-        coalesce(
-            (
-                length(regexp_replace(title, '[^A-Z]', '', 'g'))
-                >= greatest(1, length(regexp_replace(title, '[^a-z]', '', 'g')))
-                or (
-                    not regexp_matches(title, '(^|[^A-Za-z''])[a-z]')
-                    and length(regexp_extract_all(title, '[A-Z][A-Za-z'']*')) >= 3
-                )
-            )
-            and not exists (
-                select 1
-                from {{ ref('online_retail_junk_descriptions') }} as junk
-                where junk.description = trim(upper(named.title), ' ?.!')
-            ),
-            false
-        ) as is_usable,
+        length(regexp_replace(title, '[^A-Z]', '', 'g')) as n_capitals,
+        length(regexp_replace(title, '[^a-z]', '', 'g')) as n_small_letters,
+        not regexp_matches(title, '(^|[^A-Za-z''])[a-z]')
+        and length(regexp_extract_all(title, '[A-Z][A-Za-z'']*')) >= 3 as is_title_case,
+        exists (
+            select 1
+            from {{ ref('online_retail_junk_descriptions') }} as junk
+            where junk.description = upper(rtrim(named.title, ' ?.!'))
+        ) as is_junk,
         exists (
             select 1
             from {{ ref('online_retail_non_products') }} as non_product
@@ -52,11 +45,21 @@ judged as (
     from named
 ),
 
+usable as (
+    select
+        *,
+        coalesce(
+            (n_capitals >= greatest(1, n_small_letters) or is_title_case) and not is_junk,
+            false
+        ) as is_usable
+    from judged
+),
+
 summed as (
     select
         *,
         sum(n_lines) over (partition by arrival_hour, item_id, title, is_usable) as lines_of_title
-    from judged
+    from usable
 )
 
 select

@@ -1,0 +1,232 @@
+"""From vectors to lists: the blend of all sources as one matrix product, the best items, and what they owe to what.
+
+The score of item p for a user is Σ_s w_s · z_s(p) over the sources s (long and short text interest, behaviour, popularity),
+where z_s is the source's raw value standardised over the whole catalogue for that user. For a product u·p the mean and the
+variance over the catalogue are u·mean(P) and uᵀ·Cov(P)·u, so the weights and deviations go into the query, and the whole
+blend is one product of a query with the catalogue's matrix, up to a constant of the user.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from include.settings import Surface
+
+DECIMALS = 6
+MARGIN = 16
+"""Items beyond k that are looked at, so that ties at the end of a list are cut by id."""
+
+SMALLEST_DEVIATION = 1e-9
+SOURCES = ("text_long", "text_short", "behaviour", "popularity")
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items of a surface, sorted by id, and what standardising over them needs."""
+
+    item_ids: NDArray[np.str_]
+    text: Floats
+    left: Floats
+    right: Floats
+    popularity: Floats
+    matrix: Floats
+    text_mean: NDArray[np.float64]
+    text_covariance: NDArray[np.float64]
+    right_mean: NDArray[np.float64]
+    right_covariance: NDArray[np.float64]
+
+    @classmethod
+    def build(
+        cls, item_ids: Sequence[str], text: Floats, left: Floats, right: Floats, counts: NDArray[np.float64]
+    ) -> "Catalogue":
+        """Put a catalogue together.
+
+        Args:
+            item_ids: n ids, sorted.
+            text: (n, d) text vectors, unit or zero.
+            left: (n, k) what having an item says.
+            right: (n, k) what it takes to be recommended.
+            counts: (n,) decayed interactions; their logarithm is standardised.
+        """
+        popularity = standardised(np.log1p(counts)).astype(np.float32)
+        return cls(
+            item_ids=np.asarray(item_ids, dtype=object),
+            text=text,
+            left=left,
+            right=right,
+            popularity=popularity,
+            matrix=np.concatenate([text, right, popularity[:, None]], axis=1).astype(np.float32),
+            text_mean=_mean(text),
+            text_covariance=_covariance(text),
+            right_mean=_mean(right),
+            right_covariance=_covariance(right),
+        )
+
+
+def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values with mean 0 and deviation 1; zeros where all are equal."""
+    if len(values) == 0:
+        return values
+    deviation = values.std()
+    return (values - values.mean()) / deviation if deviation > 0 else np.zeros_like(values)
+
+
+def _mean(matrix: Floats) -> NDArray[np.float64]:
+    return matrix.mean(axis=0, dtype=np.float64) if len(matrix) else np.zeros(matrix.shape[1])
+
+
+def _covariance(matrix: Floats) -> NDArray[np.float64]:
+    if len(matrix) == 0:
+        return np.zeros((matrix.shape[1], matrix.shape[1]))
+    wide = matrix.astype(np.float64) - _mean(matrix)
+    return np.asarray(wide.T @ wide / len(wide))
+
+
+def _scale(vectors: Floats, covariance: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+    """(m,) weight over the deviation of u·p across the catalogue; 0 where it does not vary."""
+    wide = vectors.astype(np.float64)
+    deviation = np.sqrt(np.maximum(np.einsum("md,md->m", wide @ covariance, wide), 0.0))
+    varies = deviation > SMALLEST_DEVIATION
+    return np.where(varies, weight / np.where(varies, deviation, 1.0), 0.0)
+
+
+class Blend:
+    """A surface's blend for some users over one catalogue."""
+
+    def __init__(self, surface: Surface, catalogue: Catalogue, long: Floats, short: Floats, behaviour: Floats) -> None:
+        """Take the users' vectors and find how each source is to be scaled for each of them.
+
+        Args:
+            surface: the weights.
+            catalogue: the items.
+            long: (m, d) long text interests.
+            short: (m, d) short text interests.
+            behaviour: (m, k) behavioural vectors.
+        """
+        self.popularity_weight = surface.popularity
+        self.catalogue = catalogue
+        self.vectors = {"text_long": long, "text_short": short, "behaviour": behaviour}
+        self.scales = {
+            "text_long": _scale(long, catalogue.text_covariance, surface.text_long),
+            "text_short": _scale(short, catalogue.text_covariance, surface.text_short),
+            "behaviour": _scale(behaviour, catalogue.right_covariance, surface.behaviour),
+        }
+
+    def _scaled(self, source: str) -> NDArray[np.float64]:
+        return self.scales[source][:, None] * self.vectors[source].astype(np.float64)
+
+    def queries(self) -> tuple[Floats, NDArray[np.float64]]:
+        """(m, d + k + 1) queries whose product with the catalogue's matrix is the score plus an offset, and (m,) offsets."""
+        text, behaved = self._scaled("text_long") + self._scaled("text_short"), self._scaled("behaviour")
+        popular = np.full((len(text), 1), self.popularity_weight)
+        offsets = text @ self.catalogue.text_mean + behaved @ self.catalogue.right_mean
+        return np.concatenate([text, behaved, popular], axis=1).astype(np.float32), offsets
+
+    def _centred(self, places: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        text = self.catalogue.text[places].astype(np.float64) - self.catalogue.text_mean
+        return text, self.catalogue.right[places].astype(np.float64) - self.catalogue.right_mean
+
+    def source_scores(self, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """What each source adds to the score of each listed item, user by user in float64.
+
+        Args:
+            positions: (m, length) listed items; -1 for none, which scores 0.
+
+        Returns:
+            An array for each of `SOURCES`, (m, length); their sum is the score.
+        """
+        parts = {name: np.zeros(positions.shape) for name in SOURCES}
+        for row, listed in enumerate(positions):
+            shown = listed >= 0
+            text, right = self._centred(listed[shown])
+            for name, items in (("text_long", text), ("text_short", text), ("behaviour", right)):
+                parts[name][row, shown] = self.scales[name][row] * (items @ self.vectors[name][row].astype(np.float64))
+            parts["popularity"][row, shown] = self.popularity_weight * self.catalogue.popularity[listed[shown]]
+        return parts
+
+    def contributions(
+        self, row: int, shares: dict[str, csr_array], listed: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """How much each past item of one user adds to the score of each listed item.
+
+        The interest vectors are sums over past items and the score is linear in them, so the parts add up: past items,
+        what the user wrote, and popularity make the score.
+
+        Args:
+            row: the user.
+            shares: for `text_long`, `text_short` and `behaviour`, (m, n): what each past item weighs in the vector, divided
+                by the vector's norm. All have their entries in the same places.
+            listed: (length,) listed items; -1 for none.
+
+        Returns:
+            (h,) positions of past items, and (h, length) what each adds; 0 where nothing is listed.
+        """
+        indptr = shares["text_long"].indptr
+        entries = slice(indptr[row], indptr[row + 1])
+        past = shares["text_long"].indices[entries].astype(np.int64)
+        text, right = self._centred(listed)
+        own = {name: self.scales[name][row] * share.data[entries] for name, share in shares.items()}
+        added = (own["text_long"] + own["text_short"])[:, None] * (
+            self.catalogue.text[past].astype(np.float64) @ text.T
+        )
+        added += own["behaviour"][:, None] * (self.catalogue.left[past].astype(np.float64) @ right.T)
+        return past, np.where(listed >= 0, added, 0.0)
+
+
+def top_items(
+    query: Floats,
+    matrix: Floats,
+    k: int,
+    *,
+    excluded: csr_array | None = None,
+    ineligible: NDArray[np.bool_] | None = None,
+    chunk: int = 1024,
+) -> tuple[NDArray[np.int64], Floats]:
+    """The k best items of each query by inner product, exactly.
+
+    Args:
+        query: (m, D).
+        matrix: (n, D).
+        k: length of a list.
+        excluded: (m, n) with an entry where an item must not be shown to that user.
+        ineligible: (n,) items that nobody may be shown.
+        chunk: queries in one product.
+
+    Returns:
+        (m, k) positions and (m, k) scores, best first; products that are equal after rounding to six decimals are in order of
+        position. Where fewer than k items are left, -1 and NaN.
+    """
+    m, n = len(query), len(matrix)
+    positions = np.full((m, k), -1, dtype=np.int64)
+    scores = np.full((m, k), np.nan, dtype=np.float32)
+    most = min(k + MARGIN, n)
+    if most == 0:
+        return positions, scores
+    items = torch.from_numpy(np.ascontiguousarray(matrix.T))
+    barred = None if ineligible is None else torch.from_numpy(np.flatnonzero(ineligible))
+    product = torch.empty((min(chunk, m), n))
+    for start in range(0, m, chunk):
+        part = torch.from_numpy(np.ascontiguousarray(query[start : start + chunk]))
+        out = torch.mm(part, items, out=product[: len(part)])
+        if barred is not None:
+            out[:, barred] = -torch.inf
+        if excluded is not None:
+            own = excluded.indptr[start : start + len(part) + 1]
+            rows = np.repeat(np.arange(len(part)), np.diff(own))
+            out[
+                torch.from_numpy(rows), torch.from_numpy(excluded.indices[own[0] : own[-1]].astype(np.int64))
+            ] = -torch.inf
+        best, where = torch.topk(out, most, sorted=False)
+        value, place = best.numpy(), where.numpy()
+        order = np.lexsort((place, -np.round(value, DECIMALS)), axis=1)[:, :k]
+        value, place = np.take_along_axis(value, order, axis=1), np.take_along_axis(place, order, axis=1)
+        kept = np.isfinite(value)
+        positions[start : start + len(part), : value.shape[1]] = np.where(kept, place, -1)
+        scores[start : start + len(part), : value.shape[1]] = np.where(kept, value, np.nan)
+    return positions, scores

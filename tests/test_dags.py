@@ -1,0 +1,345 @@
+"""The DAG files: what they say, what they cost, and the whole path through `dag.test()`.
+
+Airflow configures logging and keeps a database for its process, so it is looked at from processes of its own: this file
+run as a program prints what a test wants to know.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.settings import REPOSITORY, Settings
+
+HEAVY = ("torch", "transformers", "lancedb", "duckdb", "great_expectations", "pandas")
+DAG_IDS = {"clean_behaviour_hourly", "update_interests", "recommend_daily"}
+CHAIN = ["plan", "embed_texts", "update_vectors", "check_vectors", "update_lists", "check_lists", "publish"]
+
+
+def describe() -> dict[str, Any]:
+    """Parse the DAG files as Airflow does; return what is in them and what parsing them imported."""
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.sdk import DAG, timezone
+    from airflow.serialization.encoders import coerce_to_core_timetable
+
+    before = set(sys.modules)
+    began = time.perf_counter()
+    bag = DagBag(str(REPOSITORY / "dags"))
+    seconds = time.perf_counter() - began
+    imported = sorted(name for name in HEAVY if name in set(sys.modules) - before or name in sys.modules)
+
+    from include.dag_defaults import HEADINGS, OWNER, RUNBOOKS, WRITER_POOL, Tag, runbook
+
+    def of_dag(dag: DAG) -> dict[str, Any]:
+        timetable = coerce_to_core_timetable(dag.timetable)
+        noon = timezone.datetime(2024, 5, 1, 12, 30)
+        interval = timetable.infer_manual_data_interval(run_after=noon)
+        tasks = {
+            task.task_id: {
+                "owner": task.owner,
+                "retries": task.retries,
+                "timeout": task.execution_timeout is not None,
+                "pool": task.pool,
+                "outlets": [asset.name for asset in task.outlets],
+                "downstream": sorted(task.downstream_task_ids),
+                "rule": str(task.trigger_rule),
+                "mapped": task.is_mapped,
+                "doc": task.doc_md,
+                "runbook": runbook(task.task_id),
+            }
+            for task in dag.tasks
+        }
+        return {
+            "file": Path(dag.fileloc).name,
+            "tags": sorted(dag.tags),
+            "doc": dag.doc_md,
+            "catchup": dag.catchup,
+            "max_active_runs": dag.max_active_runs,
+            "interval": [str(interval.start), str(interval.end)],
+            "start": str(dag.start_date),
+            "assets": [asset.name for asset, _ in dag.timetable.asset_condition.iter_assets()]
+            if hasattr(dag.timetable, "asset_condition")
+            else [],
+            "tasks": tasks,
+        }
+
+    return {
+        "errors": bag.import_errors,
+        "seconds": seconds,
+        "imported": imported,
+        "dags": {dag_id: of_dag(dag) for dag_id, dag in bag.dags.items()},
+        "all_tags": sorted(Tag),
+        "headings": HEADINGS,
+        "owner": OWNER,
+        "pool": WRITER_POOL,
+        "runbooks": sorted({*RUNBOOKS.values(), runbook("anything else")}),
+    }
+
+
+def run_dag(dag_id: str, conf: dict[str, str]) -> dict[str, Any]:
+    """Run one DAG by `dag.test()`; return its state and its tasks' states."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    dag = DagBag(str(REPOSITORY / "dags")).dags[dag_id]
+    run = dag.test(run_conf=conf)
+    states: dict[str, list[str]] = {}
+    for task in run.get_task_instances():
+        states.setdefault(task.task_id, []).append(str(task.state))
+    return {"state": str(run.state), "tasks": states}
+
+
+def try_errors() -> dict[str, str]:
+    """What the task wrapper makes of each error."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from include.dag_defaults import final_errors, whole_hours
+    from include.errors import BadInput, GateFailed, TidemarkError
+
+    found = {}
+    for error in (BadInput("bad"), GateFailed("failed"), TidemarkError("other"), OSError("disk")):
+        try:
+            with final_errors():
+                raise error
+        except AirflowFailException as raised:
+            found[type(error).__name__] = f"final: {raised}"
+        except Exception as raised:
+            found[type(error).__name__] = f"retried: {raised}"
+    spans = [
+        (None, None),
+        ("2024-05-01T00:00:00Z", "2024-05-01T02:00:00+01:00"),
+        ("2024-05-01", None),
+        ("2024-05-01T00:30", "2024-05-02"),
+        ("2024-05-02", "2024-05-01"),
+        ("yesterday", "2024-05-01"),
+    ]
+    for start, end in spans:
+        try:
+            found[f"{start}/{end}"] = str(whole_hours(start, end))
+        except BadInput as raised:
+            found[f"{start}/{end}"] = f"refused: {raised}"
+    return found
+
+
+def ask(tmp: Path, what: str, *arguments: str, home: Path | None = None) -> Any:
+    """Run this file as a program with an Airflow home of its own; return what it printed last, as JSON."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "TIDEMARK_"))}
+    environment |= {
+        "AIRFLOW_HOME": str(tmp),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+        "PYTHONPATH": str(REPOSITORY),
+        "TIDEMARK_HOME": str(home or tmp / "home"),
+    }
+    command = [sys.executable, __file__, what, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return dict(ask(tmp_path_factory.mktemp("airflow"), "describe"))
+
+
+def tasks_of(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{name}.{task_id}", task) for name, dag in facts["dags"].items() for task_id, task in dag["tasks"].items()
+    ]
+
+
+def test_exactly_these_dags_and_one_a_file(facts: dict[str, Any]) -> None:
+    assert facts["errors"] == {}
+    assert set(facts["dags"]) == DAG_IDS
+    assert {name: dag["file"] for name, dag in facts["dags"].items()} == {name: f"{name}.py" for name in DAG_IDS}
+    assert {file.name for file in (REPOSITORY / "dags").glob("*.py")} == {f"{name}.py" for name in DAG_IDS}
+
+
+def test_parsing_imports_nothing_heavy(facts: dict[str, Any]) -> None:
+    print(f"the DAG files parse in {facts['seconds']:.3f} s together")
+    assert facts["imported"] == []
+
+
+def test_docs_have_the_fixed_headings_in_order(facts: dict[str, Any]) -> None:
+    for name, dag in facts["dags"].items():
+        assert re.findall(r"^## (.+)$", dag["doc"], re.MULTILINE) == list(facts["headings"]), name
+        sections = re.split(r"^## .+$", dag["doc"], flags=re.MULTILINE)[1:]
+        assert all(len(section.strip()) > 20 for section in sections), name
+
+
+def test_tags_are_of_the_enum(facts: dict[str, Any]) -> None:
+    used = [set(dag["tags"]) for dag in facts["dags"].values()]
+    assert all(tags <= set(facts["all_tags"]) and "tidemark" in tags for tags in used)
+    assert set().union(*used) == set(facts["all_tags"])
+
+
+def test_every_task_has_owner_retries_timeout_and_doc(facts: dict[str, Any]) -> None:
+    for name, task in tasks_of(facts):
+        assert task["owner"] == facts["owner"], name
+        assert task["retries"] >= 2, name
+        assert task["timeout"], name
+        assert task["doc"], name
+
+
+def test_writers_wait_in_the_pool(facts: dict[str, Any]) -> None:
+    outside = {name for name, task in tasks_of(facts) if task["pool"] != facts["pool"]}
+    assert outside == {"clean_behaviour_hourly.list_models", "clean_behaviour_hourly.show_model"}
+
+
+def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
+    outlets = {name: task["outlets"] for name, task in tasks_of(facts) if task["outlets"]}
+    assert outlets == {
+        "clean_behaviour_hourly.check_lake_gate": ["gated_behaviour"],
+        "update_interests.publish": ["publication"],
+        "recommend_daily.publish": ["publication"],
+    }
+    assert {name: dag["assets"] for name, dag in facts["dags"].items()} == {
+        "clean_behaviour_hourly": [],
+        "update_interests": ["gated_behaviour"],
+        "recommend_daily": [],
+    }
+
+
+def test_the_gate_waits_for_the_clean_and_models_show_even_of_a_failed_build(facts: dict[str, Any]) -> None:
+    tasks = facts["dags"]["clean_behaviour_hourly"]["tasks"]
+    assert tasks["clean_batches"]["downstream"] == ["check_lake_gate", "list_models"]
+    assert tasks["check_lake_gate"]["rule"] == "all_success"
+    assert tasks["list_models"]["rule"] == "all_done"
+    assert tasks["list_models"]["downstream"] == ["show_model"]
+    assert tasks["show_model"]["mapped"]
+
+
+@pytest.mark.parametrize("name", ["update_interests", "recommend_daily"])
+def test_a_publication_is_made_by_one_chain(facts: dict[str, Any], name: str) -> None:
+    tasks = facts["dags"][name]["tasks"]
+    assert set(tasks) == set(CHAIN)
+    for before, after in zip(CHAIN, CHAIN[1:], strict=False):
+        assert after in tasks[before]["downstream"]
+    assert {task["rule"] for task in tasks.values()} == {"all_success"}  # who skips, skips the rest
+
+
+def test_intervals_are_true_hours_and_days(facts: dict[str, Any]) -> None:
+    hourly, daily = (facts["dags"][name] for name in ("clean_behaviour_hourly", "recommend_daily"))
+    assert hourly["interval"] == ["2024-05-01T11:00:00+00:00", "2024-05-01T12:00:00+00:00"]
+    assert daily["interval"] == ["2024-04-30T00:00:00+00:00", "2024-05-01T00:00:00+00:00"]
+    for dag in facts["dags"].values():
+        assert not dag["catchup"]
+        assert dag["max_active_runs"] == 1
+        assert dag["start"].startswith("1990-01-01")
+
+
+def test_every_runbook_that_a_task_names_exists(facts: dict[str, Any]) -> None:
+    there = {file.stem for file in (REPOSITORY / "docs" / "runbooks").glob("*.md")}
+    assert set(facts["runbooks"]) <= there
+    runbooks = {task["runbook"] for _, task in tasks_of(facts)}
+    assert runbooks == set(facts["runbooks"])
+
+
+def test_bad_input_and_failed_gates_are_not_retried(tmp_path: Path) -> None:
+    found = ask(tmp_path, "try_errors")
+    assert {name: found[name] for name in ("BadInput", "GateFailed", "TidemarkError", "OSError")} == {
+        "BadInput": "final: bad",
+        "GateFailed": "final: failed",
+        "TidemarkError": "retried: other",
+        "OSError": "retried: disk",
+    }
+    assert found["None/None"] == "None"
+    hours = (datetime(2024, 5, 1, 0, tzinfo=UTC), datetime(2024, 5, 1, 1, tzinfo=UTC))
+    assert found["2024-05-01T00:00:00Z/2024-05-01T02:00:00+01:00"] == str(hours)
+    assert "both" in found["2024-05-01/None"]
+    assert "inside an hour" in found["2024-05-01T00:30/2024-05-02"]
+    assert "before" in found["2024-05-02/2024-05-01"]
+    assert "'yesterday'" in found["yesterday/2024-05-01"]
+
+
+def land_sample(settings: Settings, hours: list[datetime], users: int = 12, items: int = 20) -> int:
+    """Land items, and in each hour some views of each user; return the number of events."""
+    count = 0
+    titles = ["lantern", "harbour", "orchard", "railway", "observatory"]
+    for number, hour in enumerate(hours):
+        folder = f"dt={hour:%Y-%m-%d}/hr={hour:%H}"
+        if number == 0:
+            rows = [
+                {
+                    "item_id": f"i{item}",
+                    "title": f"The {titles[item % 5]} number {item}",
+                    "categories": [titles[item % 5]],
+                    "published_at": "2024-01-01T00:00:00Z",
+                }
+                for item in range(items)
+            ]
+            write_lines(settings.landing / "items" / folder / "items.jsonl", rows)
+        events = [
+            {
+                "user_id": f"u{user}",
+                "item_id": f"i{(user * 3 + step + number * 5) % items}",
+                "event_type": "view",
+                "event_ts": (hour + timedelta(minutes=step, seconds=user)).isoformat(),
+            }
+            for user in range(users)
+            for step in range(4)
+        ]
+        write_lines(settings.landing / "events" / folder / "events.jsonl", events)
+        count += len(events)
+    return count
+
+
+def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def test_the_whole_path_through_dag_test(tmp_path: Path) -> None:
+    from include.stores import publications
+
+    settings = Settings(home=tmp_path / "tidemark")
+    first = datetime(2024, 5, 1, 10, tzinfo=UTC)
+    landed = land_sample(settings, [first, first + timedelta(hours=1)])
+    airflow_home = tmp_path / "airflow"
+    ask(airflow_home, "migrate")
+    span = json.dumps({"from": first.isoformat(), "to": (first + timedelta(hours=2)).isoformat()})
+
+    cleaned = ask(airflow_home, "run_dag", "clean_behaviour_hourly", span, home=settings.home)
+    assert cleaned["state"] == "success"
+    assert cleaned["tasks"]["check_lake_gate"] == ["success"]
+    assert len(cleaned["tasks"]["show_model"]) > 10
+    assert set(cleaned["tasks"]["show_model"]) == {"success"}
+
+    again = ask(airflow_home, "run_dag", "clean_behaviour_hourly", span, home=settings.home)
+    assert again["tasks"]["check_lake_gate"] == ["skipped"]  # nothing changed: no event on the asset
+
+    updated = ask(airflow_home, "run_dag", "update_interests", "{}", home=settings.home)
+    assert updated["tasks"] == {name: ["success"] for name in CHAIN}
+    serving = publications.serving(settings)
+    assert serving["as_of"] == (first + timedelta(hours=2)).isoformat()
+    assert serving["rows"]["events"]["landed"] == serving["rows"]["events"]["interactions"] == landed
+
+    assert ask(airflow_home, "run_dag", "update_interests", "{}", home=settings.home)["tasks"] == {
+        name: ["skipped"] for name in CHAIN
+    }
+    daily = ask(airflow_home, "run_dag", "recommend_daily", "{}", home=settings.home)
+    assert daily["state"] == "success"
+    assert publications.serving(settings)["as_of"] == serving["as_of"]
+
+
+def migrate() -> bool:
+    """Make the database of AIRFLOW_HOME."""
+    from airflow.utils.db import initdb
+
+    initdb()
+    return True
+
+
+if __name__ == "__main__":
+    name, arguments = sys.argv[1], sys.argv[2:]
+    if name == "run_dag":
+        print("\n" + json.dumps(run_dag(arguments[0], json.loads(arguments[1]))))
+    else:
+        print("\n" + json.dumps({"describe": describe, "try_errors": try_errors, "migrate": migrate}[name]()))

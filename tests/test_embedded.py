@@ -1,0 +1,133 @@
+"""The embedded Airflow's own parts that need no running Airflow, and the demo's reading of its data."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+from include.embedded import airflow, demo
+from include.settings import REPOSITORY, Settings
+
+
+def test_environment_listens_on_loopback_with_a_login(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
+    found = airflow.environment(settings, 8081)
+    assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert found["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "False"
+    assert found["AIRFLOW__CORE__LOAD_EXAMPLES"] == "False"
+    assert found["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "False"
+    assert Path(found["AIRFLOW_HOME"]) == settings.home / "airflow"
+    assert found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{settings.home}/airflow/airflow.db"
+
+
+def test_a_taken_port_is_not_chosen() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert airflow.free_port(port) != port
+
+
+def test_nothing_runs_at_first(settings: Settings) -> None:
+    assert airflow.running(settings) is None
+    assert airflow.processes(settings) == []
+    assert "does not run" in airflow.describe(settings)
+    airflow.stop(settings, lambda _: None)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', "[]"])
+def test_a_broken_pid_file_counts_as_none(settings: Settings, content: str) -> None:
+    (settings.home / "airflow").mkdir(parents=True)
+    (settings.home / "airflow" / "embedded.json").write_text(content, "utf-8")
+    assert airflow.running(settings) is None
+
+
+def test_a_pid_that_is_now_somebody_elses_is_left_alone(settings: Settings) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as other:
+        (settings.home / "airflow").mkdir(parents=True)
+        pid_file = settings.home / "airflow" / "embedded.json"
+        pid_file.write_text(json.dumps({"pid": other.pid, "port": 8080, "created": time.time() - 3600}), "utf-8")
+        assert airflow.running(settings) is None
+        airflow.stop(settings, lambda _: None)
+        assert other.poll() is None
+        other.communicate(b"\n")
+
+
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.setpgid(0, 0)
+print("ready", flush=True)
+time.sleep(600)
+"""
+HEAD = f"""
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], env={{"PATH": os.environ["PATH"]}})
+time.sleep(600)
+"""
+
+
+def test_stop_ends_children_in_groups_of_their_own_that_ignore_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Like Airflow's tasks: another process group, no mark in the environment, and SIGTERM ignored."""
+    monkeypatch.setattr(airflow, "GRACE", 2.0)
+    command = [sys.executable, "-c", HEAD]
+    with subprocess.Popen(
+        command, env=airflow.environment(settings), start_new_session=True, stdout=subprocess.PIPE
+    ) as head:
+        assert head.stdout is not None
+        assert head.stdout.readline() == b"ready\n"
+        created = psutil.Process(head.pid).create_time()
+        (settings.home / "airflow").mkdir(parents=True)
+        pid_file = settings.home / "airflow" / "embedded.json"
+        pid_file.write_text(json.dumps({"pid": head.pid, "port": 8080, "created": created}), "utf-8")
+        child = next(process for process in airflow.processes(settings) if process.pid != head.pid)
+        assert os.getpgid(child.pid) != os.getpgid(head.pid)
+        airflow.stop(settings, lambda _: None)
+        assert not child.is_running()
+        assert head.wait() != 0
+    assert airflow.processes(settings) == []
+    assert not pid_file.exists()
+
+
+def test_the_last_hours_are_taken_from_the_data(tmp_path: Path) -> None:
+    moments = [
+        "2024-05-01T10:59:59",
+        "2024-05-01T13:00:00",
+        "2024-05-01T15:10:00",
+        "2024-05-01T15:59:59",
+        "2024-05-01T16:00:00",
+    ]
+    users = ["a", "b", "c", "c", "b"]
+    lines = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    for user, moment in zip(users, moments, strict=True):
+        lines.append(f"{user}\t1\t3\t{datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp():.0f}")
+    (tmp_path / "ml-100k.inter").write_text("\n".join(lines) + "\n", "utf-8")
+    hours, most = demo.last_events(tmp_path)
+    assert [f"{hour:%H:%M}" for hour in hours] == ["13:00", "15:00", "16:00"]
+    assert most == ["b", "c"]
+
+
+def test_the_demo_makes_the_pool_that_the_dags_wait_in() -> None:
+    source = (REPOSITORY / "include" / "dag_defaults.py").read_text("utf-8")
+    assert f'WRITER_POOL = "{demo.WRITER_POOL}"' in source
+
+
+def test_starting_the_demo_imports_no_airflow() -> None:
+    """Its import makes an AIRFLOW_HOME in the user's home directory."""
+    code = "import sys, include.embedded.demo; print('airflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_commands_say_what_they_take(capsys: pytest.CaptureFixture[str]) -> None:
+    assert airflow.main(["restart"]) == 2
+    assert "start|stop|status" in capsys.readouterr().err
