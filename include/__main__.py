@@ -35,6 +35,7 @@ show_app = typer.Typer(
 app.add_typer(publications_app, name="publications")
 app.add_typer(show_app, name="show")
 
+CONSOLE = Console(soft_wrap=True, highlight=False)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Serve = Annotated[bool, typer.Option("--serve", help="Serve the result even though its T precedes the serving T.")]
 ToPublication = Annotated[
@@ -250,7 +251,7 @@ def publications_list(as_json: AsJson = False) -> None:
     for row in found:
         marks = ["▶" if row["serving"] else "", row["id"], row["as_of"], row["kind"], row["made_at"][:19]]
         table.add_row(*marks, str(row["users_touched"]), str(row["texts_embedded"]))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @publications_app.command("show")
@@ -269,26 +270,25 @@ def publications_show(
     if as_json:
         printed(entry)
         return
-    console = Console()
     events, run_ = entry["rows"]["events"], entry["run"]
-    console.print(
+    CONSOLE.print(
         f"[bold]{entry['id']}[/] {'serves' if entry['serving'] else 'does not serve'}; as of {entry['as_of']}, made by {entry['kind']}"
     )
-    console.print(
+    CONSOLE.print(
         f"lake snapshot {entry['lake_snapshot']}, encoder {entry['encoder_id']}, artefacts {', '.join(entry['artefacts'].values())}"
     )
     for name, counts in entry["rows"].items():
         flat = {k: sum(v.values()) if isinstance(v, dict) else v for k, v in counts.items()}
-        console.print(f"  {name}: " + ", ".join(f"{value:,} {key}" for key, value in flat.items()))
+        CONSOLE.print(f"  {name}: " + ", ".join(f"{value:,} {key}" for key, value in flat.items()))
     if events["rejected"]:
-        console.print(
+        CONSOLE.print(
             "  events rejected because: " + ", ".join(f"{reason} {n:,}" for reason, n in events["rejected"].items())
         )
-    console.print(
+    CONSOLE.print(
         f"  this run: {run_['users']['touched']:,} of {run_['users']['total']:,} users and {run_['items']['touched']:,} of {run_['items']['total']:,} items touched; {run_['texts']['embedded']:,} texts embedded, {run_['texts']['reused']:,} reused"
     )
     for gate in entry["gates"]:
-        console.print(
+        CONSOLE.print(
             f"  gate {gate['name']}: {'passed' if gate['passed'] else 'failed'} ({gate['expectations']} expectations)"
         )
 
@@ -358,17 +358,16 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         printed(found)
         return
-    console = Console()
     for name in ("home", "settings_hash", "encoder_id", "publication"):
-        console.print(f"{name:>15}: {found[name]}")
-    console.print(
+        CONSOLE.print(f"{name:>15}: {found[name]}")
+    CONSOLE.print(
         f"{'lake':>15}: newest snapshot {found['lake']['newest_snapshot']}, gated {found['lake']['gated_snapshot']}"
     )
-    console.print(f"{'disk (GB)':>15}: " + ", ".join(f"{name} {size}" for name, size in found["disk_gb"].items()))
-    console.print(f"{'versions':>15}: " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()))
-    console.print(f"{'stale batches':>15}: {len(found['stale_batches'])}")
+    CONSOLE.print(f"{'disk (GB)':>15}: " + ", ".join(f"{name} {size}" for name, size in found["disk_gb"].items()))
+    CONSOLE.print(f"{'versions':>15}: " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()))
+    CONSOLE.print(f"{'stale batches':>15}: {len(found['stale_batches'])}")
     for line in found["advice"] or ["all is well"]:
-        console.print(f"  → {line}")
+        CONSOLE.print(f"  → {line}")
 
 
 @app.command()

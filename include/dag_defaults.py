@@ -155,6 +155,13 @@ def make_publication(candidate: str) -> None:
         return run_step(embed_texts, candidate)
 
     @task(pool=WRITER_POOL)
+    def train_artefacts(candidate: str) -> dict[str, Any]:
+        """Train what the plan found missing: the mean of the text vectors, the item-to-item factors."""
+        from include.steps.train_artefacts import train_artefacts
+
+        return run_step(train_artefacts, candidate)
+
+    @task(pool=WRITER_POOL)
     def update_vectors(candidate: str) -> dict[str, Any]:
         """Write the vectors of the items and users whose input changed."""
         from include.steps.update_vectors import update_vectors
@@ -191,6 +198,5 @@ def make_publication(candidate: str) -> None:
         outlet_events[PUBLICATION].extra = summary
         return summary
 
-    tasks = [step(candidate) for step in (embed_texts, update_vectors, check_vectors, update_lists, check_lists)]
-    tasks.append(publish(candidate))
-    chain(*tasks)
+    steps = (embed_texts, train_artefacts, update_vectors, check_vectors, update_lists, check_lists, publish)
+    chain(*(step(candidate) for step in steps))

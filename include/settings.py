@@ -80,7 +80,8 @@ class Gates(Group):
 
     max_rejected_share: Share = Field(0.2, description="Largest share of rejected rows in what changed.")
     max_rejected_share_first: Share = Field(
-        0.5, description="The same for the first load, which has nothing to compare with."
+        0.5,
+        description="The same for a first load, or a source that had more than the other before: nothing to compare with.",
     )
     max_undescribed_share: Share = Field(
         0.5, description="Largest share of interactions on undescribed items, where earlier batches had fewer."

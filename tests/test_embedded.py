@@ -92,7 +92,7 @@ def test_stop_ends_children_in_groups_of_their_own_that_ignore_it(
         child = next(process for process in airflow.processes(settings) if process.pid != head.pid)
         assert os.getpgid(child.pid) != os.getpgid(head.pid)
         airflow.stop(settings, lambda _: None)
-        assert not child.is_running()
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
         assert head.wait() != 0
     assert airflow.processes(settings) == []
     assert not pid_file.exists()

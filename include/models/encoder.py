@@ -106,6 +106,8 @@ class TextEncoder:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
+        from include.models.products import pack_linear_layers
+
         folder = resolve(encoder.source)
         torch.set_num_threads(encoder.threads)
         self.encoder = encoder
@@ -113,9 +115,22 @@ class TextEncoder:
         self.dimension = dimension(encoder)
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         self._tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
-        self._model = AutoModel.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, attn_implementation="sdpa", **options
-        ).eval()
+        # A limit beyond what the model's positions cover would fail on the first long text.
+        self._max_tokens = min(encoder.max_tokens, self._tokenizer.model_max_length)
+        self._model, loading = AutoModel.from_pretrained(
+            folder,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **options,
+        )
+        # transformers fills missing weights with random numbers; only the pooler's are not used here.
+        missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+        if missing:
+            raise BadInput(f"encoder {encoder.source}: {folder} lacks {len(missing)} weights, such as {missing[0]}")
+        self._model.eval().requires_grad_(False)
+        pack_linear_layers(self._model)
 
     def encode(
         self, texts: Sequence[str], *, prefix: str = "", progress: Callable[[int, int], None] | None = None
@@ -141,7 +156,7 @@ class TextEncoder:
         tokens = self._tokenizer(
             [prefix + text for text in texts],
             truncation=True,
-            max_length=self.encoder.max_tokens,
+            max_length=self._max_tokens,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,

@@ -45,7 +45,9 @@ def _check(settings: Settings, state: dict[str, Any], relisted: list[str] | None
     )
     keys = vectors.read(settings, state["encoder_id"], name, version, columns=["user_id"])
     with lake.connect(settings) as connection:
-        facts, users = behaviour.list_facts(connection, snapshot, as_of, written, pa.array(eligible, pa.string()))
+        facts, users = behaviour.list_facts(
+            connection, snapshot, as_of, written, pa.array(eligible, pa.string()), show_seen=surface.show_seen
+        )
     return check_recommendations(
         facts.to_pandas(),
         users.to_pandas(),

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from include.columns import VectorTable
+from include.models import encoder
 from include.quality.vectors import check_vectors as check
 from include.settings import Settings
 from include.steps.timing import timed
@@ -32,6 +33,7 @@ def check_vectors(settings: Settings, candidate: str) -> dict[str, Any]:
             expected_items=state["run"]["items"]["total"],
             expected_users=state["run"]["users"]["with_history"],
             settings=settings,
+            dimension=encoder.dimension(settings.encoder),
         )
     publications.add_gate(settings, candidate, result.as_dict())
     result.raise_if_failed()

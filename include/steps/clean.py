@@ -68,17 +68,25 @@ def _rows(settings: Settings, snapshot: int | None) -> dict[str, Any]:
 
 
 def _clean(settings: Settings, chosen: list[batches.Stale]) -> list[dict[str, Any]]:
-    keys = {(batch.table, batch.arrival_hour) for batch in chosen}
     log.info("cleaning %d batches: %s", len(chosen), _some([batch.name for batch in chosen]))
-    rows = settings.cache / "landed_rows"
+    prepare(settings, chosen)
+    nodes = _build(settings)
+    batches.finish(settings, {(batch.table, batch.arrival_hour) for batch in chosen})
+    shutil.rmtree(_landed_rows(settings))
+    return nodes
+
+
+def _landed_rows(settings: Settings) -> Path:
+    return settings.cache / "landed_rows"
+
+
+def prepare(settings: Settings, chosen: list[batches.Stale]) -> None:
+    """Read the rows of some batches to where dbt finds them, and mark the batches as under way."""
+    rows = _landed_rows(settings)
     shutil.rmtree(rows, ignore_errors=True)  # the writer's lock is ours: nobody reads an earlier one
     rows.mkdir(parents=True)
     _read(settings, chosen, rows)
-    batches.begin(settings, keys)
-    nodes = _build(settings)
-    batches.finish(settings, keys)
-    shutil.rmtree(rows)
-    return nodes
+    batches.begin(settings, {(batch.table, batch.arrival_hour) for batch in chosen})
 
 
 def _read(settings: Settings, chosen: list[batches.Stale], out: Path) -> None:
@@ -131,7 +139,7 @@ def dbt(settings: Settings, *arguments: str, variables: dict[str, Any] | None = 
     }
     # The same values in every run of a home, so that dbt need not parse the project again.
     values = {
-        "landed_rows": str(settings.cache / "landed_rows"),
+        "landed_rows": str(_landed_rows(settings)),
         "touched": str(batches.touched_folder(settings)),
         "earliest_event": settings.earliest_event,
     }

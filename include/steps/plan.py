@@ -83,13 +83,9 @@ def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_
             and _factors_age_days(settings, base, chosen) > settings.item_factors.max_age_days
         ):
             why = f"the item factors are older than {settings.item_factors.max_age_days:g} days, so they are trained again"
-        same = base is not None and why is None and base["lists"]["as_of"] == base["as_of"] == chosen.isoformat()
-        if same and base["lists"]["lake_snapshot"] == base["lake_snapshot"] == snapshot:
-            return {
-                "candidate": None,
-                "reason": f"publication {base['id']} already lists everyone as of {base['as_of']}",
-                "publication": base["id"],
-            }
+        if base is not None and why is None and _lists_everyone(base, chosen, snapshot):
+            reason = f"publication {base['id']} already lists everyone as of {base['as_of']}"
+            return {"candidate": None, "reason": reason, "publication": base["id"]}
         return _plan(settings, connection, "recommend", chosen, snapshot, None if why else base, why, relist="all")
 
 
@@ -150,6 +146,12 @@ def _why_full(
     return None
 
 
+def _lists_everyone(base: publications.Manifest, as_of: datetime, snapshot: int) -> bool:
+    """Whether a publication is as of T and S, and so are its lists."""
+    own = (base["as_of"], base["lake_snapshot"])
+    return own == (base["lists"]["as_of"], base["lists"]["lake_snapshot"]) == (as_of.isoformat(), snapshot)
+
+
 def _factors_age_days(settings: Settings, base: publications.Manifest, as_of: datetime) -> float:
     trained = _moment(artefacts.describe(settings, base["artefacts"][ITEM_FACTORS])["trained_until"])
     return (as_of - trained).total_seconds() / 86400
@@ -206,14 +208,15 @@ def _plan(
     everything = behaviour.items(connection, snapshot, as_of)
     if base is None:
         log.info("everything is computed anew: %s", why_full)
-        users, items = [], []
+        users: list[str] = []
+        items: list[str] = []
     else:
         users, items = _touched(settings, connection, base, snapshot, as_of)
-    context = {"as_of": as_of.isoformat(), "lake_snapshot": snapshot, "item_vectors": None}
+    context: dict[str, Any] = {"as_of": as_of.isoformat(), "lake_snapshot": snapshot, "item_vectors": None}
     for publication in (source, base if relist == "touched" else None):
         if publication is not None and _moment(publication["lists"]["as_of"]) <= as_of:
             context = {**publication["lists"], **({"item_vectors": None} if publication is source else {})}
-    state = {
+    state: dict[str, Any] = {
         "kind": kind,
         "as_of": as_of.isoformat(),
         "lake_snapshot": snapshot,

