@@ -25,13 +25,23 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
 from include.assets import GATED_BEHAVIOUR
-from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, is_retry, log, run_step, whole_hours
+from include.dag_defaults import (
+    CLEANING_FIRST,
+    DEFAULT_ARGS,
+    START,
+    WRITER_POOL,
+    Tag,
+    end_like,
+    is_retry,
+    nodes_to_show,
+    run_step,
+    whole_hours,
+)
 from include.errors import BadInput
 
-FAILED = ("error", "fail", "runtime error")  # as dbt calls it
 NODES = "nodes"  # XCom key: pushed before a failing build raises, so that its models can be shown
 
 
@@ -44,7 +54,7 @@ def hour_param(what: str) -> Param:
     start_date=START,
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULT_ARGS,
+    default_args=DEFAULT_ARGS | {"priority_weight": CLEANING_FIRST},
     params={"from": hour_param("first hour to clean"), "to": hour_param("end of the span, not included")},
     tags=[Tag.TIDEMARK, Tag.CLEANING, Tag.HOURLY],
     doc_md=__doc__,
@@ -77,22 +87,16 @@ def clean_behaviour_hourly() -> None:
     @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=5))
     def list_models(ti: Any = None) -> list[dict[str, Any]]:
         """Every model of the build, and whatever else failed in it; also where the build as a whole failed."""
-        nodes = ti.xcom_pull("clean_batches", key=NODES) or []
-        shown = [node for node in nodes if node["resource_type"] == "model" or node["status"] in FAILED]
-        if not shown:
-            raise AirflowSkipException("dbt ran nothing")
-        return shown
+        return nodes_to_show(ti.xcom_pull("clean_batches", key=NODES) or [])
 
-    @task(map_index_template="{{ node_name }}", execution_timeout=timedelta(minutes=5))
+    @task(
+        map_index_template="{{ node_name }}",
+        execution_timeout=timedelta(minutes=5),
+        doc_md="One dbt node by name: green, red or skipped as dbt left it.",  # of a mapped task, Airflow reads no docstring
+    )
     def show_model(node: dict[str, Any]) -> None:
-        """One dbt node by name: green, red or skipped as dbt left it."""
         get_current_context()["node_name"] = node["name"]  # type: ignore[typeddict-unknown-key]
-        said = f"{node['resource_type']} {node['name']}: {node['status']} {node.get('message') or ''}".strip()
-        if node["status"] in FAILED:
-            raise AirflowFailException(said)
-        if node["status"] == "skipped":
-            raise AirflowSkipException(said)
-        log.info(said)
+        end_like(node)
 
     @task(pool=WRITER_POOL, outlets=[GATED_BEHAVIOUR])
     def check_lake_gate(ti: Any = None, outlet_events: Any = None) -> dict[str, Any]:

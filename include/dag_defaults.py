@@ -21,6 +21,8 @@ log = logging.getLogger("tidemark")
 
 OWNER = "tidemark"
 WRITER_POOL = "tidemark_writer"  # one slot: who writes the lake or the vectors waits here for the writer before it
+CLEANING_FIRST = 100  # priority in that pool: during a backfill the updates of several hours become one
+DBT_FAILED = ("error", "fail", "runtime error")
 HEADINGS = ("What", "Inputs → outputs", "If it fails", "Safe to re-run?", "Backfill")
 START = datetime(1990, 1, 1, tzinfo=UTC)  # histories start long ago, and any of their hours may be backfilled
 
@@ -108,7 +110,7 @@ def _lines(value: Any, path: str) -> Iterator[str]:
     elif isinstance(value, list) and len(value) > 10:
         yield f"{path} = {len(value):,} entries, the first {str(value[0])[:200]}"
     else:
-        yield f"{path} = {value:,}" if isinstance(value, int) else f"{path} = {value}"
+        yield f"{path} = {value:,}" if type(value) is int else f"{path} = {value}"
 
 
 def run_step(step: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
@@ -126,6 +128,33 @@ def run_step(step: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
 def is_retry(ti: Any) -> bool:
     """Whether a task instance runs again after a failed try, and not because somebody cleared it or backfilled it."""
     return bool(ti.max_tries - ti.try_number + 1 < ti.task.retries)
+
+
+def nodes_to_show(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of a dbt build: every model, and whatever else failed.
+
+    Raises:
+        AirflowSkipException: dbt ran nothing.
+    """
+    shown = [node for node in nodes if node["resource_type"] == "model" or node["status"] in DBT_FAILED]
+    if not shown:
+        raise AirflowSkipException("dbt ran nothing")
+    return shown
+
+
+def end_like(node: dict[str, Any]) -> None:
+    """End the task as dbt ended the node, with what dbt said of it.
+
+    Raises:
+        AirflowFailException: the node failed.
+        AirflowSkipException: the node was skipped, because one before it failed.
+    """
+    said = f"{node['resource_type']} {node['name']}: {node['status']} {node['message'] or ''}".strip()
+    if node["status"] in DBT_FAILED:
+        raise AirflowFailException(said)
+    if node["status"] == "skipped":
+        raise AirflowSkipException(said)
+    log.info(said)
 
 
 def candidate_of(plan: dict[str, Any]) -> str:

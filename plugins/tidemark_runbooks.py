@@ -15,8 +15,6 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
 from markdown_it import MarkdownIt
 
-from include.dag_defaults import Tag, runbook
-
 RUNBOOKS = Path(__file__).resolve().parent.parent / "docs" / "runbooks"
 PREFIX = "/tidemark/runbooks"
 NAME = re.compile(r"[a-z0-9_]+")
@@ -82,6 +80,9 @@ class RunbookLink(BaseOperatorLink):  # type: ignore[misc] # Airflow is not foll
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Address of the task's runbook; nothing for tasks of other DAGs."""
+        # Imported here: Airflow's DAG processor loads plugins first, and would hold on to an old version of it.
+        from include.dag_defaults import Tag, runbook
+
         dag = getattr(operator, "dag", None)
         return url(runbook(ti_key.task_id)) if dag is not None and Tag.TIDEMARK in dag.tags else ""
 

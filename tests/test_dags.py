@@ -63,7 +63,7 @@ def describe() -> dict[str, Any]:
                 "downstream": sorted(task.downstream_task_ids),
                 "rule": task.trigger_rule.value,
                 "mapped": task.is_mapped,
-                "doc": task.doc_md,
+                "doc": task.partial_kwargs.get("doc_md") if task.is_mapped else task.doc_md,
                 "runbook": runbook(task.task_id),
             }
             for task in dag.tasks

@@ -250,8 +250,7 @@ def top_items(
 
 
 def _rounded(scores: Floats) -> NDArray[np.float64]:
-    rounded: NDArray[np.float64] = np.round(scores.astype(np.float64), DECIMALS)
-    return rounded
+    return np.asarray(np.round(scores.astype(np.float64), DECIMALS), dtype=np.float64)
 
 
 def _largest(scores: torch.Tensor, most: int) -> tuple[Floats, NDArray[np.int64]]:

@@ -181,7 +181,7 @@ def _log_node(event: Any) -> None:
 
 
 def _build(settings: Settings) -> list[dict[str, Any]]:
-    outcome = dbt(settings, "build", "--exclude-resource-type", "unit_test")
+    outcome = dbt(settings, "build", "--exclude-resource-type", "unit_test", "exposure")
     results = getattr(outcome.result, "results", None) or []
     nodes = [
         {
