@@ -1,6 +1,7 @@
 """The whole path by the command line's steps: what is published, what an update touches, and that a rebuild gives the same."""
 
 import json
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -13,7 +14,8 @@ import pytest
 
 from include.columns import VectorTable
 from include.errors import BadInput, GateFailed
-from include.settings import REPOSITORY, Settings
+from include.models.encoder import resolve
+from include.settings import REPOSITORY, Encoder, Settings
 from include.steps.check_lists import check_lists
 from include.steps.check_vectors import check_vectors
 from include.steps.clean import clean
@@ -306,6 +308,21 @@ def test_the_next_update_starts_from_the_manifest_not_from_what_a_failed_run_lef
     base = publications.newest(settings)
     published_again = published(settings, plan_rebuild(settings, publication=base["id"]))
     same_content(settings, base, published_again)
+
+
+def test_another_encoder_from_a_folder_gets_tables_of_its_own(shop, tmp_path):
+    settings, made = shop
+    folder = tmp_path / "my encoder"
+    shutil.copytree(resolve(settings.encoder.source), folder)
+    other = Settings(home=settings.home, encoder=Encoder(source=str(folder), max_tokens=64))
+    plan = plan_update(other)
+    assert "encoder changed" in plan["reason"]
+    manifest = published(other, plan)
+    assert manifest["encoder_id"].startswith("my-encoder-")
+    assert manifest["encoder_id"] != made["fresh"]["encoder_id"]
+    assert manifest["run"]["texts"]["reused"] == 0
+    assert lists(settings, made["fresh"]), "the vectors of the first encoder stand beside them"
+    assert manifest["artefacts"]["text_mean"] != made["fresh"]["artefacts"]["text_mean"]
 
 
 def include(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
