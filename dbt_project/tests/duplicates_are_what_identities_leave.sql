@@ -13,7 +13,10 @@ of_bots as (
     select count(distinct event_key) as n_events
     from {{ ref('int_event_history') }}
     where
-        event_key in (select event_key from {{ ref('int_event_history') }} where reason = 'bot')
+        event_key in (
+            select event_key from {{ ref('int_event_history') }}
+            where reason = 'bot'
+        )
         and outcome = 'duplicate'
         and event_key not in (
             select event_key

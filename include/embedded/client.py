@@ -157,7 +157,10 @@ class Client:
         )
 
     def wait_for_asset(self, asset: str, dag_id: str, seconds: float = 1800) -> Run | None:
-        """Watch the DAG that an asset triggers until a run for the asset's newest event has succeeded.
+        """Watch the DAG that an asset triggers until a run that began after the asset's newest event has succeeded.
+
+        Airflow may leave an event out of the run that it leads to, when a run of the event before it is still to start. So
+        what counts is when a run began: it asks the lake what changed, and finds it.
 
         Returns:
             That run, or None where the asset has no event yet.
@@ -169,20 +172,15 @@ class Client:
         events = self.call("GET", "/api/v2/assets/events", params=params)["asset_events"]
         if not events:
             return None
-        newest = events[0]["id"]
+        newest = datetime.fromisoformat(events[0]["timestamp"])
 
-        def of_event() -> list[Run]:
-            waiting = [run for run in self.runs(dag_id) if run["state"] not in FINISHED]
-            if waiting:  # and Airflow cannot show an event whose run has not started
-                return waiting[-1:]
-            events = self.call("GET", "/api/v2/assets/events", params=params)["asset_events"]
-            made = [run for event in events if event["id"] >= newest for run in event["created_dagruns"]]
-            made = [run for run in made if run["dag_id"] == dag_id]
-            if not made:
-                return [{"dag_run_id": "", "state": "queued"}]
-            return [self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{made[0]['run_id']}")]
+        def since_event() -> list[Run]:
+            runs = self.runs(dag_id)
+            waiting = [run for run in runs if run["state"] not in FINISHED]
+            began = [run for run in runs if run["start_date"] and datetime.fromisoformat(run["start_date"]) >= newest]
+            return waiting[-1:] or began[:1] or [{"dag_run_id": "", "state": "queued"}]
 
-        return self._watch(dag_id, of_event, seconds)[0]
+        return self._watch(dag_id, since_event, seconds)[0]
 
     def _watch(self, dag_id: str, find: Callable[[], list[Run]], seconds: float) -> list[Run]:
         deadline = said = time.monotonic() + seconds

@@ -79,6 +79,6 @@ def doctor(settings: Settings) -> dict[str, Any]:
         "publication": serving,
         "disk_gb": disk,
         "stale_batches": stale,
-        "unfinished_batches": unfinished,
+        "unfinished_batches": sorted(f"{table} {hour:%Y-%m-%dT%H}" for table, hour in unfinished),
         "advice": advice,
     }

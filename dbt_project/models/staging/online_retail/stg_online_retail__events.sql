@@ -28,7 +28,7 @@ typed as (
         * exclude (quantity, price, customer_id, stock_code, invoice),
         upper(stock_code) as item_id,
         upper(invoice) as invoice,
-        regexp_replace(customer_id, '[.]0+$', '') as user_id,
+        customer_id as user_id, -- as it came (13085.0): ids are text
         {{ number('quantity') }} as quantity,
         {{ number('price') }} as price,
         starts_with(upper(invoice), 'C') as is_cancellation,
