@@ -34,7 +34,7 @@ down: install ## Stop Airflow; no process is left
 test: install ## All tests (some start a real scheduler; some need ../shared/data and are skipped without)
 	@$(BIN)/python -m pytest
 
-lint: install ## ruff, mypy, sqlfluff, import contracts, dbt parse
+lint: install ## ruff, mypy, sqlfluff, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
