@@ -38,7 +38,7 @@ lint: install ## ruff, mypy, sqlfluff, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PATH="$(CURDIR)/$(BIN):$$PATH" sqlfluff lint dbt_project/models
+	PATH="$(CURDIR)/$(BIN):$$PATH" sqlfluff lint dbt_project/models dbt_project/tests
 	$(BIN)/lint-imports
 
 bench: install ## Benchmarks: ratios measured in one run

@@ -9,7 +9,7 @@ from include.settings import Settings
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 
-@pytest.fixture()
+@pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Default settings with a home of the test's own."""
     return Settings(home=tmp_path / "home")
