@@ -7,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
+DATASET ?= ml-100k
 
 .PHONY: help install demo up down test lint bench sql lock
 
@@ -22,11 +23,11 @@ $(STAMP): requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-demo: install ## The whole path on real data under a real Airflow, then stop it
-	@$(BIN)/python -m include.embedded.demo
+demo: install ## The whole path under a real Airflow, then stop it (DATASET=ml-100k, complete-journey)
+	@$(BIN)/python -m include.embedded.demo --dataset $(DATASET)
 
 up: install ## The same, and leave Airflow with its UI running
-	@$(BIN)/python -m include.embedded.demo --keep-running
+	@$(BIN)/python -m include.embedded.demo --dataset $(DATASET) --keep-running
 
 down: install ## Stop Airflow; no process is left
 	@$(BIN)/python -m include.embedded.airflow stop

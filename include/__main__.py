@@ -3,6 +3,8 @@
 Exit code 0: done. 1: a quality gate failed and nothing was published. 2: bad input or usage.
 """
 
+import contextlib
+import io
 import json
 import logging
 import sys
@@ -17,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from include.errors import BadInput, GateFailed, TidemarkError
+from include.readable import readable
 from include.settings import Settings, load
 
 app = typer.Typer(
@@ -35,7 +38,8 @@ show_app = typer.Typer(
 app.add_typer(publications_app, name="publications")
 app.add_typer(show_app, name="show")
 
-CONSOLE = Console(soft_wrap=True, highlight=False)
+# Without markup: what stands in brackets is text.
+CONSOLE = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Serve = Annotated[bool, typer.Option("--serve", help="Serve the result even though its T precedes the serving T.")]
 ToPublication = Annotated[
@@ -57,13 +61,19 @@ def moment(text: str | None) -> datetime | None:
 
 
 def printed(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=2, default=str, ensure_ascii=False))
+    text = json.dumps(content, indent=2, default=str, ensure_ascii=False)
+    # What a terminal would act on, as JSON escapes it: still the same JSON.
+    typer.echo("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
 
 
 class Format(StrEnum):
     canonical = "canonical"
     movielens = "movielens"
     online_retail = "online-retail"
+    stackexchange = "stackexchange"
+    ifdb = "ifdb"
+    amazon_reviews = "amazon-reviews"
+    complete_journey = "complete-journey"
 
 
 class Landed(StrEnum):
@@ -272,7 +282,7 @@ def publications_show(
         return
     events, run_ = entry["rows"]["events"], entry["run"]
     CONSOLE.print(
-        f"[bold]{entry['id']}[/] {'serves' if entry['serving'] else 'does not serve'}; as of {entry['as_of']}, made by {entry['kind']}"
+        f"{entry['id']} {'serves' if entry['serving'] else 'does not serve'}; as of {entry['as_of']}, made by {entry['kind']}"
     )
     CONSOLE.print(
         f"lake snapshot {entry['lake_snapshot']}, encoder {entry['encoder_id']}, artefacts {', '.join(entry['artefacts'].values())}"
@@ -377,7 +387,7 @@ def sql(query: Annotated[str | None, typer.Argument(help="One query; without it 
 
     with lake.connect(load()) as connection:
         if query is not None:
-            connection.sql(query).show(max_width=200)
+            _show(connection.sql(query))
             return
         typer.echo(
             "The lake is attached as `lake`; SHOW TABLES lists it. End a statement with ; and the shell with Ctrl-D."
@@ -392,21 +402,45 @@ def sql(query: Annotated[str | None, typer.Argument(help="One query; without it 
                 try:
                     result = connection.sql(statement)
                     if result is not None:
-                        result.show(max_width=200)
+                        _show(result)
                 except Exception as error:  # a typing mistake must not end the shell
-                    typer.echo(f"{type(error).__name__}: {error}", err=True)
+                    typer.echo(f"{type(error).__name__}: {_lines(str(error))}", err=True)
                 statement = ""
+
+
+def _show(result: Any) -> None:
+    """Print a result's table; what stands in it is data."""
+    table = io.StringIO()
+    with contextlib.redirect_stdout(table):
+        result.show(max_width=200)
+    typer.echo(_lines(table.getvalue().rstrip("\n")))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(readable, text.split("\n")))
+
+
+class _OneLine(logging.Formatter):
+    """A record is one line, whatever names and values are in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.message = readable(record.message)
+        return super().formatMessage(record)
 
 
 def main() -> None:
     """Run the command line and turn errors that a user can act on into one line and an exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     try:
         app()
     except TidemarkError as error:
         kind = "gate failed" if isinstance(error, GateFailed) else "error"
-        typer.echo(f"{kind}: {error}", err=True)
+        # A gate has a line for each expectation; everything else is one.
+        message = _lines(str(error)) if isinstance(error, GateFailed) else readable(str(error))
+        typer.echo(f"{kind}: {message}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.assets import PUBLICATION
 from include.errors import BadInput, GateFailed
+from include.readable import readable
 
 log = logging.getLogger("tidemark")
 
@@ -99,7 +100,7 @@ def log_summary(step: str, summary: dict[str, Any]) -> dict[str, Any]:
     """Write a step's summary into the task's log, one line a value, and return it."""
     log.info("%s:", step)
     for line in _lines(summary, ""):
-        log.info("  %s", line)
+        log.info("  %s", readable(line))
     return summary
 
 
@@ -149,7 +150,7 @@ def end_like(node: dict[str, Any]) -> None:
         AirflowFailException: the node failed.
         AirflowSkipException: the node was skipped, because one before it failed.
     """
-    said = f"{node['resource_type']} {node['name']}: {node['status']} {node['message'] or ''}".strip()
+    said = readable(f"{node['resource_type']} {node['name']}: {node['status']} {node['message'] or ''}".strip())
     if node["status"] in DBT_FAILED:
         raise AirflowFailException(said)
     if node["status"] == "skipped":

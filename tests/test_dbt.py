@@ -39,6 +39,12 @@ RULES = {
     "versions_hold_from_their_own_date_arrival_or_first_event",
     "users_are_described_or_did_something",
     "batches_count_their_rows_and_vanish_with_their_files",
+    "questions_become_items",
+    "posts_and_comments_become_events_on_questions",
+    "reviews_of_both_years_become_events",
+    "metadata_of_both_years_become_items",
+    "lines_become_purchases",
+    "products_have_their_type_for_a_title",
 }
 
 

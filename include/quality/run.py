@@ -1,5 +1,6 @@
 """Runs suites of expectations on frames through one checkpoint and writes the result into the Data Docs."""
 
+import html
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,8 @@ import great_expectations as gx
 import pandas as pd
 from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
 
-from include.quality.results import MAX_EXAMPLES, GateResult, plain
+from include.quality.results import MAX_EXAMPLES, MAX_TEXT, GateResult, plain
+from include.readable import for_page
 from include.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -63,7 +65,8 @@ def run_gate(name: str, judged: Iterable[Judged], settings: Settings) -> GateRes
                 result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_EXAMPLES},
             )
         )
-        batch_parameters = {"dataframe": frame.drop(columns=EXAMPLES, errors="ignore")}
+        # Great Expectations writes values into its pages as they are.
+        batch_parameters = {"dataframe": _escaped(frame.drop(columns=EXAMPLES, errors="ignore"))}
         result = checkpoint.run(batch_parameters=batch_parameters, run_id=run_id)
         for page, validation in result.run_results.items():
             pages.append(page)
@@ -73,6 +76,24 @@ def run_gate(name: str, judged: Iterable[Judged], settings: Settings) -> GateRes
     docs = settings.reports / "data_docs" / "index.html"
     log.info("gate %s: %d of %d expectations failed; Data Docs: %s", name, len(failed), expectations, docs)
     return GateResult(name, not failed, expectations, failed, str(docs))
+
+
+def _escaped(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with every text as a page may hold it; equal texts stay equal and different ones different."""
+    texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name]) or frame[name].dtype == object]
+    escaped = {
+        str(name): frame[name].map(lambda value: for_page(value, MAX_TEXT) if isinstance(value, str) else value)
+        for name in texts
+    }
+    return frame.assign(**escaped)
+
+
+def _unescaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return html.unescape(value)
+    if isinstance(value, dict):
+        return {key: _unescaped(inner) for key, inner in value.items()}
+    return [_unescaped(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _context(settings: Settings) -> Any:
@@ -138,7 +159,7 @@ def _failure(suite: str, found: Any, part: Judged, frame: pd.DataFrame) -> dict[
         "suite": suite,
         "expectation": expectation.type,
         "column": ", ".join(columns) or None,
-        "observed": plain(observed),
+        "observed": plain(_unescaped(observed)),
         "threshold": plain(threshold),
         "note": plain(expectation.notes),
         "examples": plain(examples[:MAX_EXAMPLES]),

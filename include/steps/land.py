@@ -14,6 +14,7 @@ import duckdb
 
 from include.columns import LANDED_TABLES
 from include.errors import BadInput
+from include.readable import readable
 from include.settings import Settings
 from include.stores import landing
 from include.stores.formats import staged
@@ -200,7 +201,7 @@ class _Work:
             rows += len(chunk.raw)
             unreadable += len(chunk.raw) - chunk.errors.null_count
             columns = chunk.columns
-            self.shown.at(source.path.name, chunk.position, rows)
+            self.shown.at(readable(source.path.name), chunk.position, rows)
             yield chunk, self._times(source, chunk)
         if rows and rows == unreadable:
             raise BadInput(

@@ -5,19 +5,20 @@ from typing import Any
 
 from include.columns import VectorTable
 from include.errors import BadInput
+from include.readable import readable
 from include.settings import Settings
 from include.stores import behaviour, lake, publications, vectors
 
 RECENT = 8
+LONGEST = 120  # characters of a title or an id
 
 
 def _manifest(settings: Settings, publication: str | None) -> publications.Manifest:
     return publications.manifest(settings, publication) if publication else publications.serving(settings)
 
 
-def readable(text: str) -> str:
-    """Text from outside, safe to print: what a terminal would act on is escaped."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+def _shown(text: str) -> str:
+    return readable(text, LONGEST)
 
 
 def show_user(settings: Settings, user_id: str, publication: str | None = None, top: int = 10) -> str:
@@ -34,7 +35,7 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
         if name.startswith(VectorTable.recommendations(""))
     }
     if not any(lists.values()):
-        raise BadInput(f"user {readable(user_id)!r} is not in publication {manifest['id']}")
+        raise BadInput(f"user '{_shown(user_id)}' is not in publication {manifest['id']}")
     with lake.connect(settings) as connection:
         recent = behaviour.recent_events(connection, snapshot, as_of, user_id, RECENT)
         named = {row["item_id"] for row in recent if row["item_id"]}
@@ -43,13 +44,13 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
                 named |= set(row["items"][:top]) | {b["item_id"] for r in row["reasons"][:top] for b in r["because"]}
         title = behaviour.titles(connection, snapshot, as_of, sorted(named))
     vector = _row(settings, manifest, VectorTable.USERS, user_id)
-    lines = [f"user {readable(user_id)} in publication {manifest['id']} (as of {manifest['as_of']})"]
+    lines = [f"user {_shown(user_id)} in publication {manifest['id']} (as of {manifest['as_of']})"]
     if vector is None:
         lines.append("  no history before T: recent popularity is shown")
     else:
         lines.append(f"  {vector['n_interactions']} interactions, the last event at {vector['last_event_ts']}")
     lines += [
-        f"  {row['event_ts']:%Y-%m-%d %H:%M}  {row['event_type']:<9} {readable(title.get(row['item_id'], row['text'] or ''))}"
+        f"  {row['event_ts']:%Y-%m-%d %H:%M}  {row['event_type']:<9} {_shown(title.get(row['item_id'], row['text'] or ''))}"
         for row in recent
     ]
     for surface, row in lists.items():
@@ -59,14 +60,14 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
         for rank, (item, score, reasons) in enumerate(
             zip(row["items"][:top], row["scores"], row["reasons"], strict=False), start=1
         ):
-            lines.append(f"  {rank:>3}. {score:7.3f}  {readable(title[item])}")
+            lines.append(f"  {rank:>3}. {score:7.3f}  {_shown(title[item])}")
             lines.append(f"               {_why(reasons, title)}")
     return "\n".join(lines)
 
 
 def _why(reasons: dict[str, Any], title: dict[str, str]) -> str:
     parts = [f"{name} {value:+.2f}" for name, value in reasons.items() if name != "because"]
-    because = ", ".join(readable(title[entry["item_id"]]) for entry in reasons["because"])
+    because = ", ".join(_shown(title[entry["item_id"]]) for entry in reasons["because"])
     return ", ".join(parts) + (f"; because of {because}" if because else "")
 
 
@@ -80,15 +81,15 @@ def show_item(settings: Settings, item_id: str, publication: str | None = None, 
     snapshot, as_of = manifest["lake_snapshot"], datetime.fromisoformat(manifest["as_of"])
     row = _row(settings, manifest, VectorTable.ITEMS, item_id)
     if row is None:
-        raise BadInput(f"item {readable(item_id)!r} is not in publication {manifest['id']}")
-    lines = [f"item {readable(item_id)} in publication {manifest['id']} (as of {manifest['as_of']})"]
+        raise BadInput(f"item '{_shown(item_id)}' is not in publication {manifest['id']}")
+    lines = [f"item {_shown(item_id)} in publication {manifest['id']} (as of {manifest['as_of']})"]
     with lake.connect(settings) as connection:
         for version in behaviour.item_versions(connection, snapshot, item_id):
             until = version["valid_to"] or "now"
             lines.append(
-                f"  version {version['version']}: {version['valid_from']} to {until}: {readable(version['title'] or '(no title)')}"
+                f"  version {version['version']}: {version['valid_from']} to {until}: {_shown(version['title'] or '(no title)')}"
             )
-            lines.append(f"    categories: {readable(', '.join(version['categories'] or [])) or '(none)'}")
+            lines.append(f"    categories: {_shown(', '.join(version['categories'] or [])) or '(none)'}")
         if row["text_hash"] is None:
             lines.append("  no text: its text vector is zero, behaviour and popularity alone speak for it")
         else:
@@ -107,7 +108,7 @@ def show_item(settings: Settings, item_id: str, publication: str | None = None, 
             ][:top]
             title = behaviour.titles(connection, snapshot, as_of, [name for name, _ in near])
             lines.append(f"  text {row['text_hash']}; nearest by text:")
-            lines += [f"    {score:.3f}  {readable(title[name])}" for name, score in near]
+            lines += [f"    {score:.3f}  {_shown(title[name])}" for name, score in near]
     return "\n".join(lines)
 
 

