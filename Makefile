@@ -43,7 +43,7 @@ lint: install ## ruff, mypy, sqlfluff, import contracts
 	$(BIN)/lint-imports
 
 bench: install ## Benchmarks: ratios measured in one run
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+	@for file in benchmarks/bench_*.py; do name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; done
 
 sql: install ## A DuckDB shell on the lake
 	@$(BIN)/python -m include sql
