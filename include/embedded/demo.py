@@ -279,6 +279,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     finally:
         if settings is not None and started_here and not (keep and done):
+            # A second signal must not leave half of Airflow running.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             airflow.stop(settings, say)
     return 0
 
