@@ -11,6 +11,27 @@
     {%- endfor %}
 {%- endmacro %}
 
+{# A source's landed rows with some fields of their JSON as text; `names` where they are to be called otherwise. #}
+{% macro landed_fields(table, of_source, fields, names=none) -%}
+    select
+        arrival_hour,
+        source,
+        file,
+        row_number,
+        raw,
+        read_error,
+        {{ columns_of('texts', names or fields) }}
+    from (
+        select
+            *,
+            json_extract_string(
+                case when read_error is null then raw end, ['$.{{ fields | join("', '$.") }}']
+            ) as texts
+        from {{ source('landed', table) }}
+        where source = '{{ of_source }}'
+    )
+{%- endmacro %}
+
 {# ISO 8601 with or without a zone, seconds or milliseconds since 1970; in UTC, whatever the zone of the session. Years
    1 to 9999. include/stores/formats/times.py reads the same language: change both. #}
 {% macro utc_time(column) -%}

@@ -81,5 +81,5 @@ def _user_texts(settings: Settings, state: dict[str, Any], touched: list[str]) -
     with lake.connect(settings) as connection:
         as_of = datetime.fromisoformat(state["as_of"])
         users = behaviour.users(connection, state["lake_snapshot"], as_of) if state["full"] else touched
-        wrote = behaviour.histories(connection, state["lake_snapshot"], as_of, users, [])
+        wrote = behaviour.user_texts(connection, state["lake_snapshot"], as_of, users)
     return {text_hash(settings.encoder.user_prefix + text): text for text in wrote.text}

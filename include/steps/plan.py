@@ -80,7 +80,7 @@ def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_
         if (
             base is not None
             and why is None
-            and _factors_age_days(settings, base, chosen) > settings.item_factors.max_age_days
+            and _age_days(settings, base["artefacts"][ITEM_FACTORS], chosen) > settings.item_factors.max_age_days
         ):
             why = f"the item factors are older than {settings.item_factors.max_age_days:g} days, so they are trained again"
         if base is not None and why is None and _lists_everyone(base, chosen, snapshot):
@@ -152,8 +152,9 @@ def _lists_everyone(base: publications.Manifest, as_of: datetime, snapshot: int)
     return own == (base["lists"]["as_of"], base["lists"]["lake_snapshot"]) == (as_of.isoformat(), snapshot)
 
 
-def _factors_age_days(settings: Settings, base: publications.Manifest, as_of: datetime) -> float:
-    trained = _moment(artefacts.describe(settings, base["artefacts"][ITEM_FACTORS])["trained_until"])
+def _age_days(settings: Settings, artefact: str, as_of: datetime) -> float:
+    """Days from the end of an artefact's training span to T; negative where it was trained later."""
+    trained = _moment(artefacts.describe(settings, artefact)["trained_until"])
     return (as_of - trained).total_seconds() / 86400
 
 
@@ -178,14 +179,13 @@ def _choose_artefacts(
     chosen = {}
     for kind, wanted in matching(settings, encoder_id).items():
         named = source["artefacts"].get(kind) if source else None
-        if named and _moment(artefacts.describe(settings, named)["trained_until"]) <= as_of:
+        if named and _age_days(settings, named, as_of) >= 0:
             chosen[kind] = named
             continue
         newest = artefacts.newest(settings, kind, until=as_of, matching=wanted)
         if newest is None:
             continue
-        age = (as_of - _moment(artefacts.describe(settings, newest)["trained_until"])).total_seconds() / 86400
-        if source is not None or age <= settings.item_factors.max_age_days:
+        if source is not None or _age_days(settings, newest, as_of) <= settings.item_factors.max_age_days:
             chosen[kind] = newest
     return chosen
 

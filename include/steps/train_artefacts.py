@@ -65,7 +65,7 @@ def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
             connection, snapshot, as_of, half_life_days=settings.interests.factor_half_life_days
         )
         items = sorted(sorted(used, key=lambda item: (-used[item], item))[: settings.item_factors.max_items])
-        done = behaviour.histories(connection, snapshot, as_of, users, items)
+        done = behaviour.interactions(connection, snapshot, as_of, users, items)
     known = done.item >= 0
     last = np.full(len(users), np.datetime64(0, "us"))
     np.maximum.at(last, done.user, done.event_ts)

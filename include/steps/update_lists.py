@@ -175,7 +175,7 @@ def _lists(
     last = np.full(len(users), np.datetime64(0, "us"))
     last[rows] = np.asarray(known["last_event_ts"], dtype="datetime64[us]")
     with lake.connect(settings) as connection:
-        history = behaviour.histories(connection, snapshot, as_of, users, list(catalogue.item_ids))
+        history = behaviour.interactions(connection, snapshot, as_of, users, list(catalogue.item_ids))
     done = history.item >= 0
 
     def weights(half_life_days: float, norm: str) -> csr_array:

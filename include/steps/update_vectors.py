@@ -157,20 +157,21 @@ def _user_rows(settings: Settings, state: dict[str, Any], users: list[str]) -> p
         known = vectors.read(
             settings, state["encoder_id"], VectorTable.ITEMS, version, columns=["item_id", "text", "left"], keys=items
         )
-        history = behaviour.histories(
+        history = behaviour.interactions(
             connection, snapshot, as_of, users, [str(item) for item in known["item_id"].to_pylist()]
         )
+        wrote = behaviour.user_texts(connection, snapshot, as_of, users)
     text, left = vectors.vector_array(known["text"]), vectors.vector_array(known["left"])
 
     last = np.full(len(users), np.datetime64("1677-01-01", "us"))
     np.maximum.at(last, history.user, history.event_ts)
-    np.maximum.at(last, history.text_user, history.text_ts)
+    np.maximum.at(last, wrote.user, wrote.event_ts)
     done = history.item >= 0
-    hashes = [text_hash(settings.encoder.user_prefix + wrote) for wrote in history.text]
+    hashes = [text_hash(settings.encoder.user_prefix + own) for own in wrote.text]
     distinct = sorted(set(hashes))
     place = {name: row for row, name in enumerate(distinct)}
     mean = artefacts.read(settings, state["artefacts"][TEXT_MEAN])[0]["mean"]
-    wrote = unit(vectors.text_vectors(settings, state["encoder_id"], distinct, text.shape[1]) - mean)
+    own_texts = unit(vectors.text_vectors(settings, state["encoder_id"], distinct, text.shape[1]) - mean)
 
     def weights(half_life_days: float) -> Any:
         return decayed_weights(
@@ -185,21 +186,21 @@ def _user_rows(settings: Settings, state: dict[str, Any], users: list[str]) -> p
 
     def text_interest(half_life_days: float) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         own = decayed_weights(
-            history.text_user,
+            wrote.user,
             np.array([place[name] for name in hashes], dtype=np.int64),
-            history.text_ts,
-            history.text_weight * settings.interests.user_text_weight,
+            wrote.event_ts,
+            wrote.weight * settings.interests.user_text_weight,
             last,
             half_life_days=half_life_days,
             shape=(len(users), len(distinct)),
         )
-        return interest_vectors(weights(half_life_days), text, np.asarray(own @ wrote.astype(np.float64)))
+        return interest_vectors(weights(half_life_days), text, np.asarray(own @ own_texts.astype(np.float64)))
 
     long, long_norm = text_interest(settings.interests.long_half_life_days)
     short, short_norm = text_interest(settings.interests.short_half_life_days)
     behaved, behaviour_norm = interest_vectors(weights(settings.interests.factor_half_life_days), left, None)
     n = np.bincount(history.user, minlength=len(users))
-    active = np.flatnonzero((n > 0) | (np.bincount(history.text_user, minlength=len(users)) > 0))
+    active = np.flatnonzero((n > 0) | (np.bincount(wrote.user, minlength=len(users)) > 0))
     return pa.table(
         {
             "user_id": pa.array([users[row] for row in active], pa.string()),

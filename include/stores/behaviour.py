@@ -152,8 +152,8 @@ def items_of_users(
 
 
 @dataclass(frozen=True)
-class Histories:
-    """Interactions and user texts of some users as arrays; users and items are positions in the lists asked for.
+class Interactions:
+    """What some users did, as arrays; users and items are positions in the lists asked for.
 
     Items that the list does not hold are -1: they count as events of the user and say nothing of a taste.
     """
@@ -162,52 +162,65 @@ class Histories:
     item: NDArray[np.int64]
     event_ts: NDArray[np.datetime64]
     weight: NDArray[np.float64]
-    text_user: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class UserTexts:
+    """What some users wrote; users are positions in the list asked for."""
+
+    user: NDArray[np.int64]
     text: list[str]
-    text_ts: NDArray[np.datetime64]
-    text_weight: NDArray[np.float64]
+    event_ts: NDArray[np.datetime64]
+    weight: NDArray[np.float64]
 
 
-def histories(
+def _positions(column: str, keys: list[str]) -> pa.Table:
+    return pa.table({column: pa.array(keys, pa.string()), "position": np.arange(len(keys))})
+
+
+def interactions(
     connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, user_ids: list[str], item_ids: list[str]
-) -> Histories:
-    """Everything that the named users did and wrote before T, in one fixed order."""
-    connection.register(
-        "asked_users", pa.table({"user_id": pa.array(user_ids, pa.string()), "u": np.arange(len(user_ids))})
-    )
-    connection.register(
-        "asked_items", pa.table({"item_id": pa.array(item_ids, pa.string()), "i": np.arange(len(item_ids))})
-    )
-    parameters = {"as_of": naive(as_of)}
-    done = connection.execute(
+) -> Interactions:
+    """Everything that the named users did before T, in one fixed order."""
+    connection.register("asked_users", _positions("user_id", user_ids))
+    connection.register("asked_items", _positions("item_id", item_ids))
+    found = connection.execute(
         f"""
-        SELECT u, coalesce(i, -1) AS i, event_ts, weight
+        SELECT asked_users.position AS u, coalesce(asked_items.position, -1) AS i, event_ts, weight
         FROM {at(Mart.INTERACTIONS, snapshot)} JOIN asked_users USING (user_id) LEFT JOIN asked_items USING (item_id)
         WHERE {COUNTS}
         ORDER BY u, event_ts, event_key
         """,
-        parameters,
+        {"as_of": naive(as_of)},
     ).fetchnumpy()
-    wrote = connection.execute(
+    connection.unregister("asked_users")
+    connection.unregister("asked_items")
+    return Interactions(
+        user=np.asarray(found["u"], dtype=np.int64),
+        item=np.asarray(found["i"], dtype=np.int64),
+        event_ts=np.asarray(found["event_ts"], dtype="datetime64[us]"),
+        weight=np.asarray(found["weight"], dtype=np.float64),
+    )
+
+
+def user_texts(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, user_ids: list[str]) -> UserTexts:
+    """Everything that the named users wrote before T, in one fixed order."""
+    connection.register("asked_users", _positions("user_id", user_ids))
+    found = connection.execute(
         f"""
-        SELECT u, text, event_ts, weight
+        SELECT asked_users.position AS u, text, event_ts, weight
         FROM {at(Mart.USER_TEXTS, snapshot)} JOIN asked_users USING (user_id)
         WHERE {COUNTS}
         ORDER BY u, event_ts, event_key
         """,
-        parameters,
+        {"as_of": naive(as_of)},
     ).fetchnumpy()
     connection.unregister("asked_users")
-    connection.unregister("asked_items")
-    return Histories(
-        user=np.asarray(done["u"], dtype=np.int64),
-        item=np.asarray(done["i"], dtype=np.int64),
-        event_ts=np.asarray(done["event_ts"], dtype="datetime64[us]"),
-        weight=np.asarray(done["weight"], dtype=np.float64),
-        text_user=np.asarray(wrote["u"], dtype=np.int64),
-        text=[str(text) for text in wrote["text"]],
-        text_ts=np.asarray(wrote["event_ts"], dtype="datetime64[us]"),
-        text_weight=np.asarray(wrote["weight"], dtype=np.float64),
+    return UserTexts(
+        user=np.asarray(found["u"], dtype=np.int64),
+        text=[str(text) for text in found["text"]],
+        event_ts=np.asarray(found["event_ts"], dtype="datetime64[us]"),
+        weight=np.asarray(found["weight"], dtype=np.float64),
     )
 
 

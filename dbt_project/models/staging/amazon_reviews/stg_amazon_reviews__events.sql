@@ -2,29 +2,11 @@
     'reviewerID', 'user_id', 'asin', 'parent_asin', 'overall', 'rating', 'unixReviewTime', 'timestamp', 'summary', 'title',
     'reviewText', 'text', 'verified', 'verified_purchase'
 ] %}
-with extracted as (
-    select
-        *,
-        json_extract_string(
-            case when read_error is null then raw end, ['$.{{ columns | join("', '$.") }}']
-        ) as texts
-    from {{ source('landed', 'events') }}
-    where source = 'amazon-reviews'
-),
-
-named as (
-    select
-        arrival_hour,
-        source,
-        file,
-        row_number,
-        raw,
-        read_error,
-        {{ columns_of('texts', [
-            'reviewer_id', 'user_id_2023', 'asin', 'parent_asin', 'overall', 'rating', 'unix_review_time', 'at_2023', 'summary',
-            'title', 'review_text', 'text_2023', 'verified', 'verified_purchase'
-        ]) }}
-    from extracted
+with named as (
+    {{ landed_fields('events', 'amazon-reviews', columns, names=[
+        'reviewer_id', 'user_id_2023', 'asin', 'parent_asin', 'overall', 'rating', 'unix_review_time', 'at_2023', 'summary',
+        'title', 'review_text', 'text_2023', 'verified', 'verified_purchase'
+    ]) }}
 ),
 
 -- The columns of 2018 and of 2023 under one name each.

@@ -1,26 +1,8 @@
 {% set columns = [
     'asin', 'parent_asin', 'title', 'brand', 'store', 'price', 'description', 'feature', 'features', 'category', 'categories'
 ] %}
-with extracted as (
-    select
-        *,
-        json_extract_string(
-            case when read_error is null then raw end, ['$.{{ columns | join("', '$.") }}']
-        ) as texts
-    from {{ source('landed', 'items') }}
-    where source = 'amazon-reviews'
-),
-
-named as (
-    select
-        arrival_hour,
-        source,
-        file,
-        row_number,
-        raw,
-        read_error,
-        {{ columns_of('texts', columns) }}
-    from extracted
+with named as (
+    {{ landed_fields('items', 'amazon-reviews', columns) }}
 ),
 
 merged as (

@@ -1,26 +1,8 @@
 {% set columns = [
     'household_id', 'product_id', 'basket_id', 'store_id', 'quantity', 'sales_value', 'transaction_timestamp'
 ] %}
-with extracted as (
-    select
-        *,
-        json_extract_string(
-            case when read_error is null then raw end, ['$.{{ columns | join("', '$.") }}']
-        ) as texts
-    from {{ source('landed', 'events') }}
-    where source = 'complete-journey'
-),
-
-named as (
-    select
-        arrival_hour,
-        source,
-        file,
-        row_number,
-        raw,
-        read_error,
-        {{ columns_of('texts', columns) }}
-    from extracted
+with named as (
+    {{ landed_fields('events', 'complete-journey', columns) }}
 ),
 
 typed as (

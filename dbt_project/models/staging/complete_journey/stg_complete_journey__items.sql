@@ -1,26 +1,8 @@
 {% set columns = [
     'product_id', 'manufacturer_id', 'department', 'brand', 'product_category', 'product_type', 'package_size'
 ] %}
-with extracted as (
-    select
-        *,
-        json_extract_string(
-            case when read_error is null then raw end, ['$.{{ columns | join("', '$.") }}']
-        ) as texts
-    from {{ source('landed', 'items') }}
-    where source = 'complete-journey'
-),
-
-named as (
-    select
-        arrival_hour,
-        source,
-        file,
-        row_number,
-        raw,
-        read_error,
-        {{ columns_of('texts', columns) }}
-    from extracted
+with named as (
+    {{ landed_fields('items', 'complete-journey', columns) }}
 )
 
 select

@@ -1,26 +1,8 @@
 {% set columns = [
     'invoice', 'stock_code', 'description', 'quantity', 'invoice_date', 'price', 'customer_id', 'country'
 ] %}
-with extracted as (
-    select
-        *,
-        json_extract_string(
-            case when read_error is null then raw end, ['$.{{ columns | join("', '$.") }}']
-        ) as texts
-    from {{ source('landed', 'events') }}
-    where source = 'online-retail'
-),
-
-named as (
-    select
-        arrival_hour,
-        source,
-        file,
-        row_number,
-        raw,
-        read_error,
-        {{ columns_of('texts', columns) }}
-    from extracted
+with named as (
+    {{ landed_fields('events', 'online-retail', columns) }}
 ),
 
 typed as (

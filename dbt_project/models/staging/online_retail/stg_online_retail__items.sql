@@ -1,27 +1,15 @@
 {% set columns = ['stock_code', 'description', 'n_lines', 'last_invoice_date'] %}
-with extracted as (
-    select
-        *,
-        json_extract_string(
-            case when read_error is null then raw end, ['$.{{ columns | join("', '$.") }}']
-        ) as texts
-    from {{ source('landed', 'items') }}
-    where source = 'online-retail'
+with landed as (
+    {{ landed_fields('items', 'online-retail', columns) }}
 ),
 
 named as (
     select
-        arrival_hour,
-        source,
-        file,
-        row_number,
-        raw,
-        read_error,
-        upper({{ trimmed('texts[1]') }}) as item_id,
-        {{ tidied(trimmed('texts[2]')) }} as title,
-        coalesce(try_cast({{ trimmed('texts[3]') }} as bigint), 1) as n_lines,
-        {{ trimmed('texts[4]') }} as last_invoice_date
-    from extracted
+        * exclude (stock_code, description, n_lines),
+        upper(stock_code) as item_id,
+        {{ tidied('description') }} as title,
+        coalesce(try_cast(n_lines as bigint), 1) as n_lines
+    from landed
 ),
 
 -- Product names are in capitals, some in Title Case of three words or more; stock takers' notes are neither.

@@ -2,29 +2,11 @@
     'Id', 'PostTypeId', 'ParentId', 'PostId', 'PostParentId', 'CreationDate', 'OwnerUserId', 'UserId', 'Title', 'Body',
     'Text'
 ] %}
-with extracted as (
-    select
-        *,
-        json_extract_string(
-            case when read_error is null then raw end, ['$.{{ columns | join("', '$.") }}']
-        ) as texts
-    from {{ source('landed', 'events') }}
-    where source = 'stackexchange'
-),
-
-named as (
-    select
-        arrival_hour,
-        source,
-        file,
-        row_number,
-        raw,
-        read_error,
-        {{ columns_of('texts', [
-            'id', 'post_type_id', 'parent_id', 'post_id', 'post_parent_id', 'creation_date', 'owner_user_id', 'user_id',
-            'title', 'body', 'comment'
-        ]) }}
-    from extracted
+with named as (
+    {{ landed_fields('events', 'stackexchange', columns, names=[
+        'id', 'post_type_id', 'parent_id', 'post_id', 'post_parent_id', 'creation_date', 'owner_user_id', 'user_id',
+        'title', 'body', 'comment'
+    ]) }}
 ),
 
 -- Posts say what kind they are, comments whose post they stand under; rows without either are neither.

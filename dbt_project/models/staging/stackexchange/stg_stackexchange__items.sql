@@ -1,24 +1,6 @@
 {% set columns = ['Id', 'Title', 'Body', 'Tags', 'OwnerUserId', 'CreationDate'] %}
-with extracted as (
-    select
-        *,
-        json_extract_string(
-            case when read_error is null then raw end, ['$.{{ columns | join("', '$.") }}']
-        ) as texts
-    from {{ source('landed', 'items') }}
-    where source = 'stackexchange'
-),
-
-named as (
-    select
-        arrival_hour,
-        source,
-        file,
-        row_number,
-        raw,
-        read_error,
-        {{ columns_of('texts', ['id', 'title', 'body', 'tags', 'owner_user_id', 'creation_date']) }}
-    from extracted
+with named as (
+    {{ landed_fields('items', 'stackexchange', columns, names=['id', 'title', 'body', 'tags', 'owner_user_id', 'creation_date']) }}
 )
 
 select
