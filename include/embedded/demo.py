@@ -232,12 +232,13 @@ def _count(value: Any) -> str:
     return f"{value:,}"
 
 
-def where_to_look(settings: Settings, keeps_running: bool) -> str:
+def where_to_look(settings: Settings, keeps_running: bool, name: str = DEFAULT) -> str:
     """Where a newcomer finds what the demo left."""
+    up = "make up" if name == DEFAULT else f"make up DATASET={name}"
     lines = [
         "\nWhere to look",
         "  the grid, the asset graph, logs   "
-        + (airflow.describe(settings) if keeps_running else "make up, then the address that it prints"),
+        + (airflow.describe(settings) if keeps_running else f"{up}, then the address that it prints"),
         f"  gate reports (Data Docs)          {settings.reports / 'data_docs'}",
         "  the lake, by SQL                  make sql",
         "  another user                      .venv/bin/python -m include show user ID",
@@ -269,7 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
         client = Client(head.url, airflow.USER, airflow.password(settings), say)
         run_dags(settings, client, span, hours)
         report(settings, users)
-        print(where_to_look(settings, keep or not started_here), flush=True)
+        print(where_to_look(settings, keep or not started_here, name), flush=True)
         done = True
     except TidemarkError as error:
         print(f"error: {error}", file=sys.stderr)

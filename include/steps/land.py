@@ -48,7 +48,7 @@ def land(
     Args:
         settings: whose landing folder, and since when times are usable.
         path: a file or a folder.
-        format: `canonical`, `movielens` or `online-retail`.
+        format: one of `stores.formats.sources.FORMATS`.
         table: for canonical files whose name does not say it.
         arrival: the hour of arrival of all (UTC unless it has a zone); `event` spreads event rows over their own hours, those
             without a usable time into the last, with items and users in the first.
