@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from include.errors import BadInput
@@ -142,6 +142,14 @@ class Settings(BaseSettings):
     gates: Gates = Gates()
     users_per_chunk: int = Field(1024, ge=1, description="Users scored in one matrix product.")
     seed: int = Field(20, description="Seed of everything that draws.")
+
+    @field_validator("home")
+    @classmethod
+    def _home_can_be_named(cls, home: Path) -> Path:
+        # A LanceDB address ends at a question mark, DuckDB reads a backslash as an escape, and dbt braces as its own.
+        if found := sorted({char for char in str(home.absolute()) if char in r"?\{}" or not char.isprintable()}):
+            raise ValueError(f"the path of a home must not hold {', '.join(map(ascii, found))}: choose another folder")
+        return home
 
     @model_validator(mode="after")
     def _surface_names_are_unique(self) -> "Settings":

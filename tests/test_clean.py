@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from include.errors import BadInput, GateFailed
-from include.settings import Settings
+from include.settings import Settings, load
 from include.steps import clean as step
 from include.steps.clean import clean
 from include.stores import batches, lake
@@ -414,6 +414,27 @@ def test_an_unreadable_file_leaves_lake_and_marker_alone(settings: Settings) -> 
         clean(settings)
     assert lake.newest_snapshot(settings) == before
     assert not batches.marker(settings).exists()
+
+
+def test_the_path_of_a_home_is_no_pattern_and_no_sql(tmp_path: Path) -> None:
+    other = Settings(home=tmp_path / "x's=1 all $U%20#;")
+    put(other, "events", 0, [event("b", "u2", "i2")])
+    prepared = [batch for batch in batches.stale(other) if batch.state == "new"]
+    step.prepare(other, prepared)  # its rows lie where a pattern of the other's path would find them
+    settings = Settings(home=tmp_path / "[x]'s=1 * $U%20#;")
+    put(settings, "events", 0, [event("a", "u1", "i1")])
+
+    assert outcomes(settings)["landed"] == 1
+    assert rows(settings, "SELECT user_id FROM fct_interactions") == [("u1",)]
+
+
+@pytest.mark.parametrize("char", ["?", "\\", "{", "\n", "\x1b", "\u202e"])
+def test_a_home_that_the_stores_cannot_name_is_refused(monkeypatch: pytest.MonkeyPatch, char: str) -> None:
+    monkeypatch.setenv("TIDEMARK_HOME", f"/srv/tide{char}mark")
+    with pytest.raises(BadInput, match=r"TIDEMARK_HOME.*must not hold") as refused:
+        load()
+    assert str(refused.value).isascii()
+    assert str(refused.value).isprintable()
 
 
 def test_changed_rules_make_every_batch_stale(settings: Settings) -> None:

@@ -139,8 +139,9 @@ def dbt(settings: Settings, *arguments: str, variables: dict[str, Any] | None = 
     }
     # The same values in every run of a home, so that dbt need not parse the project again.
     values = {
-        "landed_rows": str(_landed_rows(settings)),
+        "landed_rows": _in_sources(_landed_rows(settings)),
         "touched": str(batches.touched_folder(settings)),
+        "touched_rows": _in_sources(batches.touched_folder(settings)),
         "earliest_event": settings.earliest_event,
     }
     options = [
@@ -158,6 +159,11 @@ def dbt(settings: Settings, *arguments: str, variables: dict[str, Any] | None = 
             if DuckDBConnectionManager._ENV is not None:
                 DuckDBConnectionManager._ENV.close()
             DuckDBConnectionManager.close_all_connections()
+
+
+def _in_sources(folder: Path) -> str:
+    """A path as dbt's sources.yml holds it: a pattern within an SQL text."""
+    return lake.as_pattern(folder).replace("'", "''")
 
 
 @contextmanager

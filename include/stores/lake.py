@@ -6,6 +6,7 @@ One writer at a time (see `include.stores.lock`); any number of readers beside i
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -74,6 +75,11 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
         )
         connection.execute(f"USE {ALIAS}")
         yield connection
+
+
+def as_pattern(path: Path) -> str:
+    """A path as DuckDB's `read_parquet` takes it, which would read `[`, `*` and `?` as a pattern of many paths."""
+    return re.sub(r"[*?[]", r"[\g<0>]", str(path))
 
 
 def newest_snapshot(settings: Settings) -> int:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from include.stores.formats.rows import Chunk
+from include.stores.lake import as_pattern
 
 _COLUMNS: dict[str, Any] = {"t": pa.timestamp("us"), "n": pa.int64(), "raw": pa.string(), "error": pa.string()}
 SPOOL = pa.schema(_COLUMNS)
@@ -82,14 +83,16 @@ def write_parquet(connection: duckdb.DuckDBPyConnection, spool: Path, columns: t
     picked = ", ".join(f"json_extract_string(raw, ?) AS c{n}" for n in range(len(columns)))
     pointers = [_pointer(column) for column in columns]
     reader = connection.execute(
-        f"SELECT {picked} FROM read_parquet(?) WHERE error IS NULL ORDER BY n", [*pointers, str(spool)]
+        f"SELECT {picked} FROM read_parquet(?, hive_partitioning = false) WHERE error IS NULL ORDER BY n",
+        [*pointers, as_pattern(spool)],
     ).to_arrow_reader(BATCH_ROWS)
     schema = pa.schema([(column, pa.string()) for column in columns])
     with pq.ParquetWriter(to, schema, compression="zstd") as writer:
         for batch in reader:
             writer.write_table(pa.table(batch.columns, schema=schema))
     unreadable = connection.execute(
-        "SELECT raw, error FROM read_parquet(?) WHERE error IS NOT NULL ORDER BY n", [str(spool)]
+        "SELECT raw, error FROM read_parquet(?, hive_partitioning = false) WHERE error IS NOT NULL ORDER BY n",
+        [as_pattern(spool)],
     ).to_arrow_reader(BATCH_ROWS)
     beside = to.with_name(to.name.removesuffix(".parquet") + UNREADABLE)
     with beside.open("wb") as file:
@@ -102,9 +105,9 @@ def write_parquet(connection: duckdb.DuckDBPyConnection, spool: Path, columns: t
 
 def write_lines(connection: duckdb.DuckDBPyConnection, spool: Path, to: Path) -> None:
     """Write a spool's rows as JSON Lines, compressed with zstd."""
-    reader = connection.execute("SELECT raw, error FROM read_parquet(?) ORDER BY n", [str(spool)]).to_arrow_reader(
-        BATCH_ROWS
-    )
+    reader = connection.execute(
+        "SELECT raw, error FROM read_parquet(?, hive_partitioning = false) ORDER BY n", [as_pattern(spool)]
+    ).to_arrow_reader(BATCH_ROWS)
     with pa.CompressedOutputStream(str(to), "zstd") as file:
         for batch in reader:
             file.write(b"".join(_lines(batch)))
@@ -122,8 +125,8 @@ def spread_lines(
         folder: where the files are written.
     """
     reader = connection.execute(
-        "SELECT coalesce(date_trunc('hour', t), ?::TIMESTAMP)::TIMESTAMP AS hour, raw, error FROM read_parquet(?) ORDER BY 1, n",
-        [otherwise, str(spool)],
+        "SELECT coalesce(date_trunc('hour', t), ?::TIMESTAMP)::TIMESTAMP AS hour, raw, error FROM read_parquet(?, hive_partitioning = false) ORDER BY 1, n",
+        [otherwise, as_pattern(spool)],
     ).to_arrow_reader(BATCH_ROWS)
     before: tuple[datetime, Path] | None = None
     for batch in reader:
@@ -162,7 +165,7 @@ def items_of_lines(
                 coalesce(?::TIMESTAMP, date_trunc('hour', t), ?::TIMESTAMP)::TIMESTAMP AS hour, n, t,
                 raw ->> 'stock_code' AS stock_code, raw ->> 'description' AS description,
                 raw ->> 'invoice_date' AS invoice_date
-            FROM read_parquet(?) WHERE error IS NULL
+            FROM read_parquet(?, hive_partitioning = false) WHERE error IS NULL
         )
         SELECT
             hour, stock_code, description, count(*) AS n_lines,
@@ -170,7 +173,7 @@ def items_of_lines(
             coalesce(arg_max(invoice_date, (t, n)) FILTER (t IS NOT NULL), max(invoice_date)) AS last_invoice_date
         FROM lines GROUP BY hour, stock_code, description ORDER BY hour, min(n)
         """,
-        [hour, otherwise, str(spool)],
+        [hour, otherwise, as_pattern(spool)],
     ).to_arrow_reader(BATCH_ROWS)
     schema = pa.schema([field for field in reader.schema if field.name != "hour"])
     current: datetime | None = None
