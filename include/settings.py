@@ -126,6 +126,16 @@ class Gates(Group):
     min_catalogue_coverage: Share = Field(0.0, description="Smallest share of eligible items that appear in some list.")
 
 
+class Cleaning(Group):
+    """How much of the machine `clean` takes."""
+
+    memory_limit: str = Field(
+        "2GB",
+        pattern=r"^[1-9]\d*(MB|GB)$",
+        description="What DuckDB holds in memory while it cleans; beyond it, rows go to the disk. About 0.5 GB come on top.",
+    )
+
+
 class Settings(BaseSettings):
     """All settings. `include.settings.load()` reads and checks them."""
 
@@ -140,6 +150,7 @@ class Settings(BaseSettings):
     item_factors: ItemFactors = ItemFactors()
     surfaces: tuple[Surface, ...] = (Surface(),)
     gates: Gates = Gates()
+    cleaning: Cleaning = Cleaning()
     users_per_chunk: int = Field(1024, ge=1, description="Users scored in one matrix product.")
     seed: int = Field(20, description="Seed of everything that draws.")
 

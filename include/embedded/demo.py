@@ -178,9 +178,9 @@ def land_all(settings: Settings, folder: Path, hours: list[datetime], name: str 
     return first, last + HOUR
 
 
-def run_dags(settings: Settings, client: Client, span: tuple[datetime, datetime], hours: list[datetime]) -> None:
-    """Run the history in one run, the last hours as a backfill, and the day's lists, all by the scheduler."""
-    clean, update, daily = DAGS
+def run_history(client: Client, span: tuple[datetime, datetime]) -> None:
+    """Clean and publish the history in one run, by the scheduler."""
+    clean, update = DAGS[:2]
     client.ensure_pool(WRITER_POOL, 1, "One slot: whoever writes the lake or the vectors")
     client.wait_for_dags(DAGS)
     client.unpause(update)
@@ -189,6 +189,12 @@ def run_dags(settings: Settings, client: Client, span: tuple[datetime, datetime]
     client.unpause(clean)  # after the trigger, else the run of the hour just past goes first
     client.wait(clean, [run])
     client.wait_for_asset("gated_behaviour", update)
+
+
+def run_dags(settings: Settings, client: Client, span: tuple[datetime, datetime], hours: list[datetime]) -> None:
+    """Run the history in one run, the last hours as a backfill, and the day's lists, all by the scheduler."""
+    clean, update, daily = DAGS[:3]
+    run_history(client, span)
     say(f"the last {len(hours)} event hours: a backfill of hourly runs")
     client.backfill(clean, hours[0], hours[-1])
     client.wait_for_asset("gated_behaviour", update)

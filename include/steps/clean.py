@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -29,7 +30,8 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
 
     Returns:
         `{"batches": [{table, arrival_hour, state, fingerprint}], "nodes": [{name, resource_type, status, seconds,
-        message}], "rows": (see `stores.batches.row_counts`), "snapshot": int or None, "changed": bool}`.
+        message}], "rows": (see `stores.batches.row_counts`), "snapshot": int or None, "changed": bool, "seconds": {"read",
+        "dbt"}}`.
 
     Raises:
         BadInput: a landed file cannot be read; the lake was not touched.
@@ -44,8 +46,9 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
         ]
         nodes: list[dict[str, Any]] = []
         before = _newest(settings)
+        seconds = {"read": 0.0, "dbt": 0.0}
         if chosen:
-            nodes = _clean(settings, chosen)
+            nodes, seconds = _clean(settings, chosen)
         snapshot = _newest(settings)
         return {
             "batches": [batch.as_dict() for batch in chosen],
@@ -53,6 +56,7 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
             "rows": _rows(settings, snapshot),
             "snapshot": snapshot,
             "changed": snapshot != before,
+            "seconds": seconds,
         }
 
 
@@ -67,13 +71,17 @@ def _rows(settings: Settings, snapshot: int | None) -> dict[str, Any]:
         return batches.row_counts(connection, snapshot)
 
 
-def _clean(settings: Settings, chosen: list[batches.Stale]) -> list[dict[str, Any]]:
+def _clean(settings: Settings, chosen: list[batches.Stale]) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The nodes of the dbt build, and the seconds spent in reading and in dbt."""
     log.info("cleaning %d batches: %s", len(chosen), _some([batch.name for batch in chosen]))
+    start = time.monotonic()
     prepare(settings, chosen)
+    read = time.monotonic()
     nodes = _build(settings)
+    seconds = {"read": round(read - start, 3), "dbt": round(time.monotonic() - read, 3)}
     batches.finish(settings, {(batch.table, batch.arrival_hour) for batch in chosen})
     shutil.rmtree(_landed_rows(settings))
-    return nodes
+    return nodes, seconds
 
 
 def _landed_rows(settings: Settings) -> Path:
@@ -135,6 +143,7 @@ def dbt(settings: Settings, *arguments: str, variables: dict[str, Any] | None = 
         "LAKE_DATA": f"{lake.data(settings)}/",
         "LAKE_EXTENSIONS": str(lake.install_extensions(settings)),
         "LAKE_TEMPORARY": str(settings.cache / "duckdb_temporary"),
+        "LAKE_MEMORY": settings.cleaning.memory_limit,
         "LAKE_DBT_PLUGINS": str(project / "plugins"),
     }
     # The same values in every run of a home, so that dbt need not parse the project again.
