@@ -36,7 +36,6 @@ def tidemark(home: Path, *arguments: object, memory_gb: float | None = None, **s
     Raises:
         SystemExit: it failed; its last lines were printed.
     """
-
     environment = os.environ | {"TIDEMARK_HOME": str(home)} | settings
     limited = ["prlimit", f"--data={int(memory_gb * 1e9)}"] if memory_gb else []
     command = [*limited, sys.executable, "-m", "include", *map(str, arguments)]
