@@ -34,7 +34,7 @@ def larger_than_memory(scratch: Path, file_gb: float, limit_gb: float) -> None:
     """A file larger than the memory limit."""
     file, size, rows = scratch / "events.jsonl", 0, 0
     rng = np.random.default_rng(0)
-    words = [f"w{number}" for number in range(5000)]
+    texts = [" ".join(rng.choice([f"w{number}" for number in range(5000)], 300)) for _ in range(1000)]
     with file.open("w", encoding="utf-8") as out:
         while size < file_gb * 1e9:
             row = {
@@ -43,7 +43,7 @@ def larger_than_memory(scratch: Path, file_gb: float, limit_gb: float) -> None:
                 "item_id": f"i{rows % 977}",
                 "event_type": "review",
                 "event_ts": 1_700_000_000 + rows,
-                "text": " ".join(rng.choice(words, 300)),
+                "text": f"{rows} {texts[rows % len(texts)]}",
             }
             size += out.write(json.dumps(row) + "\n")
             rows += 1
