@@ -297,10 +297,32 @@ def publications_show(
     CONSOLE.print(
         f"  this run: {run_['users']['touched']:,} of {run_['users']['total']:,} users and {run_['items']['touched']:,} of {run_['items']['total']:,} items touched; {run_['texts']['embedded']:,} texts embedded, {run_['texts']['reused']:,} reused"
     )
+    if "report" in run_:
+        from include.steps.report import report_lines
+
+        for line in report_lines(run_["report"]):
+            CONSOLE.print(f"  {line}")
     for gate in entry["gates"]:
         CONSOLE.print(
             f"  gate {gate['name']}: {'passed' if gate['passed'] else 'failed'} ({gate['expectations']} expectations)"
         )
+
+
+@publications_app.command("diff")
+def publications_diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="A publication's id.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another one's.")],
+    as_json: AsJson = False,
+    top: Annotated[int, typer.Option(min=1, help="How many users and items to name.")] = 10,
+) -> None:
+    """Compare two publications: whose interests moved, which lists and items changed, counts, gates, what they are made of."""
+    from include.steps.compare import as_text, compare
+
+    found = compare(load(), before, after, top)
+    if as_json:
+        printed(found)
+    else:
+        typer.echo(as_text(found))
 
 
 @publications_app.command()

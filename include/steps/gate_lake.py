@@ -12,18 +12,12 @@ from include.errors import BadInput, GateFailed
 from include.quality.results import MAX_EXAMPLES, GateResult
 from include.settings import Settings
 from include.stores import batches, lake
-from include.stores.behaviour import at, has_snapshot
+from include.stores.behaviour import KEYS, at, has_snapshot, net_changes
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
 
 HISTORIES = {"events": "int_event_history", "items": "int_item_history", "users": "int_user_history"}
-KEYS = {
-    Mart.INTERACTIONS: ("event_key",),
-    Mart.USER_TEXTS: ("event_key",),
-    Mart.ITEMS: ("item_id", "version"),
-    Mart.USERS: ("user_id",),
-}
 BATCH = ["landed_table", "arrival_hour"]
 RECORD = ("snapshot", "since", "at", "accepted")  # what lake.record_gate adds to a result
 
@@ -215,12 +209,7 @@ def _key_counts(connection: duckdb.DuckDBPyConnection, table: str, snapshot: int
     changes = at(table, snapshot)
     if since is not None:
         # Rewritten rows that are what they were net out.
-        changes = f"""(
-            SELECT columns(* EXCLUDE (snapshot_id, rowid, change_type)),
-                   sum(CASE WHEN change_type IN ('insert', 'update_postimage') THEN 1 ELSE -1 END) AS net
-            FROM ducklake_table_changes('{lake.ALIAS}', 'main', '{table}', {since + 1}, {snapshot})
-            GROUP BY ALL HAVING net <> 0
-        )"""
+        changes = net_changes(table, since, snapshot)
     same = " AND ".join(f"mart.{name} IS NOT DISTINCT FROM changed.{name}" for name in KEYS[table])
     missing = " OR ".join(f"{name} IS NULL" for name in KEYS[table])
     shown = " || ' ' || ".join(f"coalesce({name}::VARCHAR, 'null')" for name in KEYS[table])

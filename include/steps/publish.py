@@ -7,6 +7,7 @@ from typing import Any
 from include.columns import VectorTable
 from include.errors import GateFailed
 from include.settings import Settings
+from include.steps.report import change_report, report_lines, write_page
 from include.stores import batches, lake, publications, vectors
 from include.stores.lock import writing
 
@@ -22,7 +23,8 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
         serve: whether it serves; by default it does unless its T precedes the serving T or serving is pinned.
 
     Returns:
-        `publication`, `serving`, `as_of`, the tables' versions and the run's counts.
+        `publication`, `serving`, `as_of`, the tables' versions and the run's counts. What changed since the base is logged,
+        in the manifest (`run.report`) and on a page of its own.
 
     Raises:
         GateFailed: a gate is missing or did not pass.
@@ -38,11 +40,14 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
         raise GateFailed(
             f"candidate {candidate} cannot be published: these gates have not passed: {', '.join(missing)}"
         )
+    report = change_report(settings, state, publications.touched(settings, candidate))
     with writing(settings):
         with lake.connect(settings) as connection:
             rows = batches.row_counts(connection, state["lake_snapshot"])
         content = {key: state[key] for key in state if key not in ("expected_gates", "relist", "full")}
         gates = [lake.gate(settings, state["lake_snapshot"]), *state["gates"]]
+        if report is not None:
+            content["run"] = {**content["run"], "report": report}
         manifest = publications.add(settings, {**content, "candidate": candidate, "gates": gates, "rows": rows})
         for name, table in manifest["tables"].items():
             vectors.tag(settings, manifest["encoder_id"], name, table["version"], manifest["id"])
@@ -51,7 +56,11 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
         serves = _serves(settings, manifest) if serve is None else serve
         if serves and publications.serving_id(settings) != manifest["id"]:
             publications.serve(settings, manifest["id"], f"published by {manifest['kind']}", pin=False)
+        if report is not None:
+            log.info("report: %s", write_page(settings, manifest))
         publications.discard_candidate(settings, candidate)
+    for line in report_lines(report) if report is not None else ():
+        log.info("%s", line)
     log.info("publication %s is %s", manifest["id"], "serving" if serves else "kept, but does not serve")
     return _summary(manifest, serves)
 
@@ -62,7 +71,7 @@ def _summary(manifest: publications.Manifest, serves: bool) -> dict[str, Any]:
         "serving": serves,
         "as_of": manifest["as_of"],
         "tables": {name: table["version"] for name, table in manifest["tables"].items()},
-        "run": manifest["run"],
+        "run": {name: value for name, value in manifest["run"].items() if name != "report"},
     }
 
 

@@ -327,6 +327,46 @@ def _changed(connection: duckdb.DuckDBPyConnection, table: str, key: str, before
     return {row[0] for row in rows}
 
 
+KEYS = {
+    Mart.INTERACTIONS: ("event_key",),
+    Mart.USER_TEXTS: ("event_key",),
+    Mart.ITEMS: ("item_id", "version"),
+    Mart.USERS: ("user_id",),
+}
+
+
+def net_changes(table: str, before: int, after: int) -> str:
+    """SQL of the rows of a mart that differ between two snapshots, `net` 1 for those that came and -1 for those that went."""
+    return f"""(
+        SELECT columns(* EXCLUDE (snapshot_id, rowid, change_type)),
+               sum(CASE WHEN change_type IN ('insert', 'update_postimage') THEN 1 ELSE -1 END) AS net
+        FROM ducklake_table_changes('lake', 'main', '{table}', {int(before) + 1}, {int(after)})
+        GROUP BY ALL HAVING net <> 0
+    )"""
+
+
+def row_changes(connection: duckdb.DuckDBPyConnection, before: int, after: int) -> dict[str, dict[str, int]]:
+    """How many rows of each mart were added, changed and removed between two snapshots, by their keys."""
+    names = ("added", "changed", "removed")
+    found = {table: dict.fromkeys(names, 0) for table in KEYS}
+    if after <= before:
+        return found
+    for table, key in KEYS.items():
+        row = connection.execute(
+            f"""
+            WITH keys AS (
+                SELECT bool_or(net > 0) AS came, bool_or(net < 0) AS went
+                FROM {net_changes(table, before, after)} GROUP BY {", ".join(key)}
+            )
+            SELECT count(*) FILTER (WHERE NOT went), count(*) FILTER (WHERE came AND went), count(*) FILTER (WHERE NOT came)
+            FROM keys
+            """
+        ).fetchone()
+        assert row is not None
+        found[table] = dict(zip(names, row, strict=True))
+    return found
+
+
 def _passed(
     connection: duckdb.DuckDBPyConnection,
     table: str,

@@ -177,6 +177,68 @@ def batches(
     yield from table.to_lance().to_batches(columns=columns)
 
 
+Version = tuple[str, int]
+"""Encoder id and version of a table."""
+
+
+def _dataset(settings: Settings, name: str, version: Version) -> Any:
+    table = _open(folder(settings, version[0]), name, version[0])
+    table.checkout(version[1])
+    return table.to_lance()
+
+
+def _key(dataset: Any) -> str:
+    return str(dataset.schema.names[0])
+
+
+def _written(dataset: Any, elsewhere: Any) -> set[str]:
+    """Keys of the rows in files that the other version does not have: all others are, row by row, the same in both."""
+    shared = {file.path for fragment in elsewhere.get_fragments() for file in fragment.data_files()}
+    own = [
+        fragment
+        for fragment in dataset.get_fragments()
+        if not shared.issuperset(file.path for file in fragment.data_files())
+    ]
+    if not own:
+        return set()
+    found = dataset.scanner(columns=[_key(dataset)], fragments=own).to_table()
+    return set(found[_key(dataset)].to_pylist())
+
+
+def differing(settings: Settings, name: str, before: Version, after: Version) -> tuple[list[str], list[str], list[str]]:
+    """Keys that came, that went, and that stayed with a row that was written anew (and may be what it was), each sorted.
+
+    Reads the keys of both versions, and of their rows only those that they do not share.
+    """
+    if before == after:
+        return [], [], []
+    one, other = _dataset(settings, name, before), _dataset(settings, name, after)
+    old, new = (set(each.to_table(columns=[_key(each)])[_key(each)].to_pylist()) for each in (one, other))
+    rewritten = (_written(one, other) | _written(other, one)) & old & new
+    return sorted(new - old), sorted(old - new), sorted(rewritten)
+
+
+def pairs(
+    settings: Settings,
+    name: str,
+    before: Version,
+    after: Version,
+    keys: Sequence[str],
+    columns: list[str],
+    rows: int = 20_000,
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """The rows of some keys, which both versions have, as they were and as they are: a part at a time, in the order of keys."""
+    sides = [_dataset(settings, name, version) for version in (before, after)]
+    asked = pa.array(keys, pa.string())
+    places = [pc.index_in(asked, side.to_table(columns=[_key(side)])[_key(side)].combine_chunks()) for side in sides]
+    for start in range(0, len(keys), rows):
+        first, second = (
+            side.take(place.slice(start, rows).to_pylist(), columns=columns)
+            for side, place in zip(sides, places, strict=True)
+        )
+        yield first, second
+
+
 def nearest(
     settings: Settings, encoder_id: str, name: str, version: int, column: str, vector: Sequence[float], most: int
 ) -> list[tuple[str, float]]:

@@ -1,0 +1,50 @@
+"""How far vectors moved, and which lists changed."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+STILL = 1e-9
+"""A smaller movement is rounding: vectors that are equal to 1e-6 are nearer than this."""
+
+
+def movement(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
+    """One minus the cosine of each pair of rows: 0 where nothing moved, 1 where they have nothing in common, 2 at most.
+
+    Args:
+        before: (n, d).
+        after: (n, d), in the same space.
+
+    Returns:
+        (n,). A row of zeros is no interest: 0 beside another one, 1 beside anything else.
+    """
+    a, b = before.astype(np.float64), after.astype(np.float64)
+    norms = np.sqrt(np.einsum("nd,nd->n", a, a) * np.einsum("nd,nd->n", b, b))
+    cosine = np.einsum("nd,nd->n", a, b) / np.where(norms == 0, 1.0, norms)
+    moved = np.where(norms == 0, np.any(a != 0, axis=1) != np.any(b != 0, axis=1), 1.0 - cosine)
+    return np.clip(np.where(moved < STILL, 0.0, moved), 0.0, 2.0)
+
+
+def first_codes(codes: NDArray[np.int64], lengths: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """The beginnings of lists that stand one after the other, as a matrix.
+
+    Args:
+        codes: what is listed, as whole numbers from 0 on.
+        lengths: (n,) of each list.
+        most: how many of each list to take.
+
+    Returns:
+        (n, most); -1 where a list is shorter.
+    """
+    rank = np.arange(len(codes)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    found = np.full((len(lengths), most), -1, dtype=np.int64)
+    found[owner[rank < most], rank[rank < most]] = codes[rank < most]
+    return found
+
+
+def quantiles(values: NDArray[np.float64]) -> dict[str, float]:
+    """Median, ninth decile, 99th percentile and largest of some movements; nothing of none."""
+    if len(values) == 0:
+        return {}
+    found = np.quantile(values, [0.5, 0.9, 0.99, 1.0])
+    return {name: round(float(value), 6) for name, value in zip(("p50", "p90", "p99", "max"), found, strict=True)}

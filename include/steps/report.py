@@ -1,0 +1,83 @@
+"""What an update changed: rows, users, items, how far interests moved, how many lists are others."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from include.readable import readable
+from include.settings import Settings
+from include.steps.compare import TOP, lists_changed, users_moved
+from include.stores import behaviour, lake, pages, publications
+
+NAMED = 20  # ids of touched users and items that a report names
+MOST = 10  # users that moved most
+LONGEST = 80  # characters of an id
+
+
+def change_report(settings: Settings, state: dict[str, Any], touched: dict[str, list[str]]) -> dict[str, Any] | None:
+    """Compare a candidate with the publication it builds on; reads only what it wrote anew.
+
+    Args:
+        settings: all settings.
+        state: a candidate with all its tables.
+        touched: ids of its touched users and items.
+
+    Returns:
+        `since` (the base's id), `rows` (`{mart: {added, changed, removed}}`), `users` and `items` (`{touched, ids}`),
+        `moved` (see `compare.users_moved`), `lists` (see `compare.lists_changed`). None where everything was computed anew.
+    """
+    if state["full"]:
+        return None
+    base = publications.manifest(settings, state["base"])
+    with lake.connect(settings) as connection:
+        rows = behaviour.row_changes(connection, base["lake_snapshot"], state["lake_snapshot"])
+    return {
+        "since": base["id"],
+        "rows": rows,
+        **{kind: {"touched": len(touched[kind]), "ids": touched[kind][:NAMED]} for kind in ("users", "items")},
+        "moved": users_moved(settings, base, state, MOST),
+        "lists": lists_changed(settings, base, state),
+    }
+
+
+def report_lines(report: dict[str, Any]) -> Iterator[str]:
+    """A report as people read it, a line at a time."""
+    yield f"changed since publication {report['since']}:"
+    rows = [
+        f"{mart} " + ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
+        for mart, counts in report["rows"].items()
+        if any(counts.values())
+    ]
+    yield "  rows: " + ("; ".join(rows) or "none")
+    for kind in ("users", "items"):
+        ids, n = report[kind]["ids"], report[kind]["touched"]
+        named = ", ".join(readable(name, LONGEST) for name in ids) + (" …" if n > len(ids) else "")
+        yield f"  {kind} touched: {n:,}" + (f" ({named})" if ids else "")
+    moved = report["moved"]
+    yield f"  interests: {moved['moved']:,} users moved, {moved['came']:,} came, {moved['went']:,} went"
+    for name, found in moved["quantiles"].items():
+        if found:
+            yield f"    {name} (1 - cosine): " + ", ".join(f"{what} {value:.6f}" for what, value in found.items())
+    for row in moved["most"]:
+        parts = ", ".join(f"{name} {row[name]:.6f}" for name in moved["quantiles"])
+        yield f"    {readable(row['user_id'], LONGEST)}: {parts}"
+    for surface, lists in report["lists"].items():
+        yield f"  {surface}: {lists['changed']:,} top-{TOP} lists changed, {lists['came']:,} came, {lists['went']:,} went"
+
+
+def write_page(settings: Settings, manifest: publications.Manifest) -> Path:
+    """Write the page of a publication, beside the Data Docs that hold its gates; returns where it is."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["readable"] = lambda value: readable(str(value), LONGEST)
+    html = environment.get_template("report.html.jinja").render(
+        manifest=manifest, report=manifest["run"]["report"], top=TOP
+    )
+    return pages.write(settings, manifest["id"], html)

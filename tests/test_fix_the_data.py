@@ -1,0 +1,212 @@
+"""A data fix and what follows it: the dry run, the report, the comparison, a user's past, and the way back."""
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from include.columns import VectorTable
+from include.models.comparison import first_codes, movement, quantiles
+from include.settings import Settings
+from include.steps.compare import TOP, as_text, compare
+from include.steps.land import land
+from include.steps.plan import plan_recommend, plan_update
+from include.steps.report import report_lines, write_page
+from include.stores import lake, publications, vectors
+from tests import samples
+from tests.test_path import cleaned, lists, published, table
+
+HOURS = 4
+EVENTS = samples.events(160, users=9, items=24, hours=HOURS)
+
+
+def corrected() -> list[dict[str, Any]]:
+    """The events with one withdrawn, one on another item, one of another weight, and one more user."""
+    rows = copy.deepcopy(EVENTS)
+    own = [row for row in rows if row["user_id"] == "u2"]
+    own[0]["deleted"] = True
+    own[1]["item_id"] = "i23" if own[1]["item_id"] != "i23" else "i22"
+    other = next(row for row in rows if row["user_id"] == "u5" and row["event_type"] == "view")
+    other["event_type"] = "purchase"
+    rows.append({**own[0], "event_id": "more", "user_id": "newcomer", "deleted": None, "event_type": "like"})
+    return rows
+
+
+TOUCHED = {"u2", "u5", "newcomer"}
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory) -> tuple[Settings, dict[str, Any]]:
+    """A home with a publication before a fix of its events and the update that follows the fix."""
+    folder = tmp_path_factory.mktemp("fix")
+    settings = Settings(home=folder / "home")
+    made: dict[str, Any] = {}
+    samples.write(folder / "events.jsonl", EVENTS)
+    samples.write(folder / "items.jsonl", samples.items(24))
+    land(settings, folder / "events.jsonl", format="canonical", arrival="event")
+    land(settings, folder / "items.jsonl", format="canonical", arrival=samples.FIRST)
+    cleaned(settings)
+    made["before"] = published(settings, plan_recommend(settings))
+    samples.write(folder / "fixed" / "events.jsonl", corrected())
+    land(settings, folder / "fixed" / "events.jsonl", format="canonical", arrival="event", replace=True)
+    cleaned(settings)
+    plan = plan_update(settings)
+    made["touched"] = publications.touched(settings, plan["candidate"])
+    made["after"] = published(settings, plan)
+    return settings, made
+
+
+def test_movement_is_one_minus_the_cosine():
+    a = np.array([[1, 0], [1, 0], [1, 0], [0, 0], [0, 0], [2, 1]], dtype=np.float32)
+    b = np.array([[3, 0], [0, 1], [-1, 0], [0, 0], [0, 1], [2, 1]], dtype=np.float32)
+    np.testing.assert_allclose(movement(a, b), [0, 1, 2, 0, 1, 0], atol=1e-12)
+    near = np.array([[1.0, 1e-7]], dtype=np.float32)
+    assert movement(near, np.array([[1.0, 0.0]], dtype=np.float32))[0] == 0, "rounding is no movement"
+    assert quantiles(np.array([])) == {}
+    assert quantiles(np.array([0.1, 0.2, 0.3])) == {"p50": 0.2, "p90": 0.28, "p99": 0.298, "max": 0.3}
+
+
+def test_lists_are_cut_and_filled_up():
+    found = first_codes(np.array([7, 8, 9, 4, 5, 6]), np.array([3, 0, 1, 2]), 2)
+    assert found.tolist() == [[7, 8], [-1, -1], [4, -1], [5, 6]]
+
+
+def test_a_comparison_names_who_moved_and_which_lists_changed(fixed):
+    settings, made = fixed
+    found = compare(settings, made["before"]["id"], made["after"]["id"], top=1000)
+    assert set(made["touched"]["users"]) == TOUCHED
+    users = found["users"]
+    assert (users["came"], users["went"], users["refused"]) == (1, 0, {})
+    assert {row["user_id"] for row in users["most"]} == TOUCHED - {"newcomer"}
+    assert users["moved"] == 2
+    a = {row["user_id"]: row for row in table(settings, made["before"], VectorTable.USERS).to_pylist()}
+    b = {row["user_id"]: row for row in table(settings, made["after"], VectorTable.USERS).to_pylist()}
+    for row in users["most"]:
+        for name in ("long", "short", "behaviour"):
+            one, other = np.array(a[row["user_id"]][name]), np.array(b[row["user_id"]][name])
+            assert row[name] == pytest.approx(1 - one @ other, abs=2e-6)
+    assert users["quantiles"]["long"]["max"] == max(row["long"] for row in users["most"])
+
+    old, new = lists(settings, made["before"]), lists(settings, made["after"])
+    home = found["lists"]["home"]
+    assert home["changed"] == sum(old[user]["items"][:TOP] != new[user]["items"][:TOP] for user in old) > 0
+    assert home["came"] == 1
+    count = {
+        name: sum(name in row["items"][:TOP] for row in new.values())
+        - sum(name in row["items"][:TOP] for row in old.values())
+        for name in (f"i{n}" for n in range(24))
+    }
+    assert {row["item_id"]: row["after"] - row["before"] for row in home["items"]["most"]} == {
+        name: change for name, change in count.items() if change
+    }
+    assert found["made_of"].keys() == {"lake_snapshot"}
+    assert found["counts"]["events landed"] == [160, 161]
+    assert found["gates"] == {}
+
+
+def test_a_publication_does_not_differ_from_itself(fixed):
+    settings, made = fixed
+    found = compare(settings, made["after"]["id"], made["after"]["id"])
+    assert found["made_of"] == found["counts"] == found["gates"] == {}
+    assert (found["users"]["moved"], found["lists"]["home"]["changed"]) == (0, 0)
+    assert found["lists"]["home"]["items"] == {"entered": 0, "left": 0, "most": []}
+
+
+def test_an_update_is_compared_by_what_it_wrote(fixed):
+    settings, made = fixed
+    versions = [
+        (made[name]["encoder_id"], made[name]["tables"]["user_vectors"]["version"]) for name in ("before", "after")
+    ]
+    came, went, rewritten = vectors.differing(settings, VectorTable.USERS, *versions)
+    assert (came, went) == (["newcomer"], [])
+    assert set(rewritten) == TOUCHED - {"newcomer"}
+    back = vectors.differing(settings, VectorTable.USERS, *reversed(versions))
+    assert back == ([], ["newcomer"], rewritten)
+
+
+def test_vectors_of_two_encoders_or_trainings_are_not_compared(fixed):
+    settings, made = fixed
+    other = {**made["after"], "encoder_id": "another", "candidate": "x"}
+    for key in ("id", "made_at"):
+        del other[key]
+    home = settings.vectors / made["after"]["encoder_id"]
+    (settings.vectors / "another").symlink_to(home)
+    other = publications.add(settings, other)
+    users = compare_users(settings, made["before"], other)
+    assert users.keys() == {"refused"}
+    for why in users["refused"].values():
+        assert "another" in why
+        assert made["before"]["encoder_id"] in why
+    trained = {**made["after"], "artefacts": {**made["after"]["artefacts"], "item_factors": "item_factors-other"}}
+    users = compare_users(settings, made["before"], trained)
+    assert users["refused"].keys() == {"behaviour"}
+    assert "item_factors-other" in users["refused"]["behaviour"]
+    assert users["quantiles"].keys() == {"long", "short"}
+    publications_folder = settings.publications / other["id"] / "manifest.json"
+    publications_folder.unlink()
+    (settings.vectors / "another").unlink()
+
+
+def compare_users(settings, before, after):
+    from include.steps.compare import users_moved
+
+    return users_moved(settings, before, after, 10)
+
+
+def test_a_comparison_is_readable_and_nothing_in_it_acts(fixed):
+    settings, made = fixed
+    found = compare(settings, made["before"]["id"], made["after"]["id"])
+    text = as_text(found)
+    assert "u2" in text
+    assert "1 came" in text
+    found["users"]["most"][0]["user_id"] = "\x1b[31mred\n"
+    assert "\x1b" not in as_text(found)
+    assert r"\x1b[31mred\n" in as_text(found)
+    json.dumps(found)
+
+
+def rows_of(settings, manifest, mart) -> dict[str, dict[str, Any]]:
+    """Rows of a mart as a publication read it, by identity."""
+    with lake.connect(settings) as connection:
+        found = connection.execute(f"FROM {mart} AT (VERSION => {manifest['lake_snapshot']})").to_arrow_table()
+    return {row["event_key"]: row for row in found.to_pylist()}
+
+
+def test_an_update_reports_what_it_changed(fixed):
+    settings, made = fixed
+    report = made["after"]["run"]["report"]
+    found = compare(settings, made["before"]["id"], made["after"]["id"])
+    assert report["since"] == made["before"]["id"]
+    old, new = (rows_of(settings, made[name], "fct_interactions") for name in ("before", "after"))
+    counts = {
+        "added": len(new.keys() - old.keys()),
+        "changed": sum(old[key] != new[key] for key in old.keys() & new.keys()),
+        "removed": len(old.keys() - new.keys()),
+    }
+    assert report["rows"]["fct_interactions"] == counts
+    assert (counts["added"], counts["removed"]) == (1, 1)
+    assert report["rows"]["dim_users"]["added"] == 1
+    assert report["users"] == {"touched": 3, "ids": sorted(TOUCHED)}
+    assert report["items"] == {"touched": len(made["touched"]["items"]), "ids": made["touched"]["items"][:20]}
+    assert report["moved"] == found["users"]
+    assert report["lists"]["home"]["changed"] == found["lists"]["home"]["changed"]
+    assert "report" not in made["before"]["run"], "everything was computed anew, so there is nothing to compare with"
+    lines = "\n".join(report_lines(report))
+    assert f"fct_interactions 1 added, {counts['changed']} changed, 1 removed" in lines
+    assert "users touched: 3 (newcomer, u2, u5)" in lines
+
+
+def test_the_page_of_a_publication_shows_the_report_and_escapes_it(fixed):
+    settings, made = fixed
+    page = settings.reports / "publications" / f"{made['after']['id']}.html"
+    assert "u2" in page.read_text("utf-8")
+    assert not page.with_name(f"{made['before']['id']}.html").exists()
+    hostile = copy.deepcopy(made["after"])
+    hostile["run"]["report"]["users"]["ids"] = ["<script>alert(1)</script>\x1b[31m"]
+    hostile["id"] = "19990101T000000Z-hostile"
+    text = write_page(settings, hostile).read_text("utf-8")
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "\x1b" not in text
