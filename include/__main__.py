@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 publications_app = typer.Typer(
-    help="List, show and roll back publications.", no_args_is_help=True, rich_markup_mode=None
+    help="List, show, keep, prune and roll back publications.", no_args_is_help=True, rich_markup_mode=None
 )
 show_app = typer.Typer(
     help="Show one user or one item as the serving publication knows it.", no_args_is_help=True, rich_markup_mode=None
@@ -42,6 +42,7 @@ app.add_typer(show_app, name="show")
 CONSOLE = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Serve = Annotated[bool, typer.Option("--serve", help="Serve the result even though its T precedes the serving T.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and let nothing go.")]
 ToPublication = Annotated[
     str | None, typer.Option("--publication", metavar="P", help="A publication's id; by default the one that serves.")
 ]
@@ -58,6 +59,13 @@ def moment(text: str | None) -> datetime | None:
             f"{text!r} is not a time: write ISO 8601, for example 2010-09-30 or 2010-09-30T14:00:00Z"
         ) from error
     return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+
+
+def home() -> Settings:
+    """The settings, their home checked and brought up to the present version."""
+    from include.steps.migrate import opened
+
+    return opened(load())
 
 
 def printed(content: Any) -> None:
@@ -110,7 +118,7 @@ def land(
 
     printed(
         step(
-            load(),
+            home(),
             path,
             format=format.value,
             table=None if table is None else table.value,
@@ -128,7 +136,7 @@ def clean(
     end: Annotated[str | None, typer.Option("--to", metavar="T", help="End of the span, itself left out.")] = None,
 ) -> None:
     """Clean landed batches into the lake and pass the gate; by default those that are new or changed."""
-    settings = load()
+    settings = home()
     printed(_clean(settings, moment(start), moment(end)))
 
 
@@ -180,7 +188,7 @@ def update(
     """Follow what changed: recompute the touched users and items, relist the touched users, publish."""
     from include.steps.plan import plan_update
 
-    settings = load()
+    settings = home()
     printed(_publish(settings, plan_update(settings, moment(until)), None))
 
 
@@ -195,7 +203,7 @@ def rebuild(
     """Compute every vector and list from nothing, and publish."""
     from include.steps.plan import plan_rebuild
 
-    settings = load()
+    settings = home()
     printed(_publish(settings, plan_rebuild(settings, moment(as_of), publication), True if serve else None))
 
 
@@ -207,7 +215,7 @@ def recommend(
     """List everyone anew, with popularity and catalogue as of T, and publish."""
     from include.steps.plan import plan_recommend
 
-    settings = load()
+    settings = home()
     printed(_publish(settings, plan_recommend(settings, moment(as_of), beyond_data=True), True if serve else None))
 
 
@@ -219,7 +227,7 @@ def run(
     """All of it: clean, gate, embed, update, recommend, gate, publish. Prints the publication."""
     from include.steps.plan import plan_recommend
 
-    settings = load()
+    settings = home()
     _clean(settings)
     printed(_publish(settings, plan_recommend(settings, moment(as_of), beyond_data=True), True if serve else None))
 
@@ -232,7 +240,7 @@ def accept_gate(
     """Let a snapshot pass although its gate failed."""
     from include.steps.gate_lake import accept_gate as step
 
-    printed(step(load(), snapshot, reason))
+    printed(step(home(), snapshot, reason))
 
 
 @publications_app.command("list")
@@ -240,7 +248,7 @@ def publications_list(as_json: AsJson = False) -> None:
     """All publications, the oldest first."""
     from include.stores import publications
 
-    settings = load()
+    settings = home()
     serving = publications.serving_id(settings)
     found = [
         {
@@ -249,6 +257,7 @@ def publications_list(as_json: AsJson = False) -> None:
             "kind": entry["kind"],
             "made_at": entry["made_at"],
             "serving": entry["id"] == serving,
+            "kept": publications.kept(settings, entry["id"]),
             "users_touched": entry["run"]["users"]["touched"],
             "texts_embedded": entry["run"]["texts"]["embedded"],
         }
@@ -259,7 +268,13 @@ def publications_list(as_json: AsJson = False) -> None:
         return
     table = Table(*["", "publication", "as of", "kind", "made", "users", "texts embedded"])
     for row in found:
-        marks = ["▶" if row["serving"] else "", row["id"], row["as_of"], row["kind"], row["made_at"][:19]]
+        marks = [
+            "▶" if row["serving"] else "kept" if row["kept"] else "",
+            row["id"],
+            row["as_of"],
+            row["kind"],
+            row["made_at"][:19],
+        ]
         table.add_row(*marks, str(row["users_touched"]), str(row["texts_embedded"]))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
@@ -274,7 +289,7 @@ def publications_show(
     """A publication's manifest: what it was made of, its counts, its gates."""
     from include.stores import publications
 
-    settings = load()
+    settings = home()
     entry = publications.manifest(settings, publication) if publication else publications.serving(settings)
     entry = {**entry, "serving": entry["id"] == publications.serving_id(settings)}
     if as_json:
@@ -332,7 +347,7 @@ def rollback(
     """Let an earlier publication serve again, at once, and pin it there until `unpin`."""
     from include.steps.roll_back import roll_back
 
-    printed(roll_back(load(), publication))
+    printed(roll_back(home(), publication))
 
 
 @publications_app.command()
@@ -341,10 +356,29 @@ def unpin() -> None:
     from include.stores import publications
     from include.stores.lock import writing
 
-    settings = load()
+    settings = home()
     with writing(settings):
         publications.unpin(settings)
     printed({"serving": publications.serving_id(settings), "pinned": False})
+
+
+@publications_app.command()
+def keep(
+    publication: Annotated[str, typer.Argument(help="A publication's id.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Let retention decide about it again.")] = False,
+) -> None:
+    """Keep a publication, and all that it needs, whatever its age."""
+    from include.steps.prune import keep as step
+
+    printed(step(home(), publication, undo=undo))
+
+
+@publications_app.command()
+def prune(dry_run: DryRun = False) -> None:
+    """Let go of publications that are older than the retention, and of what only they needed."""
+    from include.steps.prune import prune as step
+
+    printed(step(home(), dry_run=dry_run))
 
 
 @show_app.command("user")
@@ -352,7 +386,7 @@ def show_user(user_id: str, publication: ToPublication = None, top: Annotated[in
     """A user's recent history, and what is recommended and why."""
     from include.steps.show import show_user as step
 
-    typer.echo(step(load(), user_id, publication, top))
+    typer.echo(step(home(), user_id, publication, top))
 
 
 @show_app.command("item")
@@ -360,7 +394,7 @@ def show_item(item_id: str, publication: ToPublication = None, top: Annotated[in
     """An item's versions and its nearest items by text."""
     from include.steps.show import show_item as step
 
-    typer.echo(step(load(), item_id, publication, top))
+    typer.echo(step(home(), item_id, publication, top))
 
 
 class Exported(StrEnum):
@@ -378,7 +412,31 @@ def export(
     """Write recommendations or vectors to a Parquet file; the same publication gives the same bytes."""
     from include.steps.export import export as step
 
-    printed(step(load(), what.value, out, publication))
+    printed(step(home(), what.value, out, publication))
+
+
+@app.command()
+def maintain(dry_run: DryRun = False) -> None:
+    """Prune by retention, remove orphans, hold the disk budget, put small files together; says what was freed."""
+    from include.steps.maintain import maintain as step
+
+    printed(step(home(), dry_run=dry_run))
+
+
+@app.command()
+def backup(path: Annotated[Path, typer.Argument(metavar="FILE.tar", help="The file to write.")]) -> None:
+    """Write the home to one file. Writers wait meanwhile; what serves can be read."""
+    from include.steps.backup import backup as step
+
+    printed(step(home(), path))
+
+
+@app.command()
+def restore(path: Annotated[Path, typer.Argument(metavar="FILE.tar", help="A file that `backup` wrote.")]) -> None:
+    """Check a backup and put it into the home, which must be empty."""
+    from include.steps.restore import restore as step
+
+    printed(step(load(), path))
 
 
 @app.command()
@@ -386,7 +444,7 @@ def doctor(as_json: AsJson = False) -> None:
     """Look at settings, versions, stores, disk and stale batches, and say what to do."""
     from include.steps.doctor import doctor as step
 
-    found = step(load())
+    found = step(home())
     if as_json:
         printed(found)
         return
@@ -407,7 +465,7 @@ def sql(query: Annotated[str | None, typer.Argument(help="One query; without it 
     """A DuckDB shell on the lake, read-only: `lake.main.fct_interactions` and its like."""
     from include.stores import lake
 
-    with lake.connect(load()) as connection:
+    with lake.connect(home()) as connection:
         if query is not None:
             _show(connection.sql(query))
             return

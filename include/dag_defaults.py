@@ -36,6 +36,7 @@ class Tag(StrEnum):
     RECOMMENDING = "recommending"
     HOURLY = "hourly"
     DAILY = "daily"
+    MAINTENANCE = "maintenance"
     ON_ASSET = "on-asset"
 
 
@@ -54,6 +55,7 @@ RUNBOOKS = {
     "check_lake_gate": "failed_gate",
     "check_vectors": "failed_gate",
     "check_lists": "failed_gate",
+    "maintain_stores": "disk_full",
 }
 
 
@@ -115,15 +117,16 @@ def _lines(value: Any, path: str) -> Iterator[str]:
 
 
 def run_step(step: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """Run a step with the settings in front of its arguments, log its summary and return it.
+    """Open the home, run a step with the settings in front of its arguments, log its summary and return it.
 
     Raises:
         AirflowFailException: bad input or a failed gate, which no further try would mend.
     """
     from include.settings import load
+    from include.steps.migrate import opened
 
     with final_errors():
-        return log_summary(step.__name__, step(load(), *args))
+        return log_summary(step.__name__, step(opened(load()), *args))
 
 
 def is_retry(ti: Any) -> bool:

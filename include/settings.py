@@ -136,6 +136,24 @@ class Cleaning(Group):
     )
 
 
+class Retention(Group):
+    """What maintenance keeps."""
+
+    days: Positive = Field(
+        14.0,
+        description="Older publications go, but for those that serve, are kept by hand, or that something needs.",
+    )
+    grace_hours: float = Field(
+        24.0,
+        ge=0.0,
+        description="What nothing names any more goes only when it is older than this, so that runs and readers can end. "
+        "Below the longest run only where nothing else is at work.",
+    )
+    disk_budget_gb: Positive | None = Field(
+        None, description="Above this size of the home, publications go before their time. None: no budget."
+    )
+
+
 class Settings(BaseSettings):
     """All settings. `include.settings.load()` reads and checks them."""
 
@@ -151,6 +169,7 @@ class Settings(BaseSettings):
     surfaces: tuple[Surface, ...] = (Surface(),)
     gates: Gates = Gates()
     cleaning: Cleaning = Cleaning()
+    retention: Retention = Retention()
     users_per_chunk: int = Field(1024, ge=1, description="Users scored in one matrix product.")
     seed: int = Field(20, description="Seed of everything that draws.")
 

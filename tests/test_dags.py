@@ -20,7 +20,7 @@ import pytest
 from include.settings import REPOSITORY, Settings
 
 HEAVY = ("torch", "transformers", "lancedb", "duckdb", "great_expectations", "pandas")
-DAG_IDS = {"clean_behaviour_hourly", "update_interests", "recommend_daily"}
+DAG_IDS = {"clean_behaviour_hourly", "update_interests", "recommend_daily", "maintain_stores_daily"}
 CHAIN = [
     "plan",
     "embed_texts",
@@ -216,6 +216,7 @@ def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
         "clean_behaviour_hourly": [],
         "update_interests": ["gated_behaviour"],
         "recommend_daily": [],
+        "maintain_stores_daily": [],
     }
 
 
@@ -241,6 +242,8 @@ def test_intervals_are_true_hours_and_days(facts: dict[str, Any]) -> None:
     hourly, daily = (facts["dags"][name] for name in ("clean_behaviour_hourly", "recommend_daily"))
     assert hourly["interval"] == ["2024-05-01T11:00:00+00:00", "2024-05-01T12:00:00+00:00"]
     assert daily["interval"] == ["2024-04-30T00:00:00+00:00", "2024-05-01T00:00:00+00:00"]
+    nightly = facts["dags"]["maintain_stores_daily"]["interval"]
+    assert nightly == ["2024-04-30T03:30:00+00:00", "2024-05-01T03:30:00+00:00"]
     for dag in facts["dags"].values():
         assert not dag["catchup"]
         assert dag["max_active_runs"] == 1
@@ -339,6 +342,14 @@ def test_the_whole_path_through_dag_test(tmp_path: Path) -> None:
     daily = ask(airflow_home, "run_dag", "recommend_daily", "{}", home=settings.home)
     assert daily["state"] == "success"
     assert publications.serving(settings)["as_of"] == serving["as_of"]
+
+    kept = [entry["id"] for entry in publications.manifests(settings)]
+    for dry_run in (True, False):
+        conf = json.dumps({"dry_run": dry_run})
+        assert ask(airflow_home, "run_dag", "maintain_stores_daily", conf, home=settings.home)["state"] == "success"
+        reports = list((settings.reports / "maintenance").glob("*.json"))
+        assert len(reports) == (0 if dry_run else 1)
+    assert [entry["id"] for entry in publications.manifests(settings)] == kept
 
 
 def migrate() -> bool:

@@ -21,6 +21,7 @@ from include.embedded import airflow
 from include.embedded.client import Client
 from include.errors import BadInput, TidemarkError
 from include.settings import Settings, load
+from include.steps.migrate import opened
 from include.stores import publications
 from include.stores.lake import write_json
 
@@ -266,7 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
     started_here = done = False
     settings = None
     try:
-        settings = load()
+        settings = opened(load())
         print(DATASETS[name].terms, flush=True)
         folder = fetch(settings, name)
         hours, users = last_events(folder, name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from include.models import encoder
 from include.settings import Settings
-from include.stores import batches, lake, publications
+from include.stores import batches, lake, maintenance, publications
 
 PACKAGES = (
     "apache-airflow",
@@ -39,7 +39,7 @@ def doctor(settings: Settings) -> dict[str, Any]:
     disk = {
         "free": round(shutil.disk_usage(settings.home).free / 1e9, 1),
         **{
-            folder.name: round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e9, 3)
+            folder.name: round(maintenance.size(folder) / 1e9, 3)
             for folder in (
                 settings.landing,
                 settings.lake,
@@ -51,7 +51,7 @@ def doctor(settings: Settings) -> dict[str, Any]:
         },
     }
     if disk["free"] < LITTLE_DISK_GB:
-        advice.append(f"only {disk['free']} GB are free: empty {settings.cache / 'landed_rows'} or move TIDEMARK_HOME")
+        advice.append(f"only {disk['free']} GB are free: run `python -m include maintain` (docs/runbooks/disk_full.md)")
     if unfinished:
         advice.append(
             f"a clean did not finish ({len(unfinished)} batches): run `python -m include clean` (docs/runbooks/red_dbt_model.md)"

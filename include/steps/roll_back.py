@@ -21,9 +21,8 @@ def roll_back(settings: Settings, publication: str | None = None) -> dict[str, A
     with writing(settings):
         now = publications.serving(settings)["id"]
         if publication is None:
-            earlier = [change["to"] for change in publications.changes(settings) if change["to"] != now]
-            if not earlier:
+            publication = publications.served_before(settings)
+            if publication is None:
                 raise BadInput(f"no other publication served before {now}, so there is nothing to roll back to")
-            publication = earlier[-1]
         change = publications.serve(settings, publication, f"rolled back from {now}", pin=True)
     return {**change, "pinned": True}

@@ -63,6 +63,11 @@ def read(settings: Settings, name: str) -> tuple[Tensors, dict[str, Any]]:
     return load_file(settings.artefacts / name / "tensors.safetensors"), description
 
 
+def names(settings: Settings) -> list[str]:
+    """Ids of all artefacts."""
+    return sorted(file.parent.name for file in settings.artefacts.glob("[a-z]*/artefact.json"))
+
+
 def newest(settings: Settings, kind: str, *, until: datetime, matching: dict[str, Any]) -> str | None:
     """The artefact of a kind that was trained last before `until`, with the given encoder and settings."""
     candidates = []

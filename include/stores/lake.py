@@ -7,8 +7,9 @@ import importlib.util
 import json
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
         target = f"ducklake:sqlite:{catalogue(settings)}".replace("'", "''")
         folder = f"{data(settings)}/".replace("'", "''")
         connection.execute(
-            f"ATTACH '{target}' AS {ALIAS} ({mode}, DATA_PATH '{folder}', META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 10000, DATA_INLINING_ROW_LIMIT 0)"
+            f"ATTACH '{target}' AS {ALIAS} ({mode}, DATA_PATH '{folder}', OVERRIDE_DATA_PATH true, META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 10000, DATA_INLINING_ROW_LIMIT 0)"
         )
         connection.execute(f"USE {ALIAS}")
         yield connection
@@ -80,6 +81,16 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
 def as_pattern(path: Path) -> str:
     """A path as DuckDB's `read_parquet` takes it, which would read `[`, `*` and `?` as a pattern of many paths."""
     return re.sub(r"[*?[]", r"[\g<0>]", str(path))
+
+
+def copy_catalogue(settings: Settings, copy: Path) -> None:
+    """Copy the catalogue whole, its journal included, in the mode that readers beside a writer need.
+
+    Not while this process has the lake attached: closing SQLite's files twice in one process loses its locks.
+    """
+    with closing(sqlite3.connect(catalogue(settings))) as original, closing(sqlite3.connect(copy)) as target:
+        original.backup(target)
+        target.execute("PRAGMA journal_mode = WAL")
 
 
 def newest_snapshot(settings: Settings) -> int:

@@ -4,6 +4,7 @@ A run works on a candidate, a folder that nobody reads. When all its gates passe
 publication's id; then one atomic replacement of `serving.json` makes it serve.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from include.columns import VectorTable
 from include.errors import BadInput
 from include.settings import Settings
 from include.stores.lake import write_json
@@ -87,6 +89,17 @@ def add_gate(settings: Settings, name: str, result: dict[str, Any]) -> None:
     extend_candidate(settings, name, {"gates": [*others, result]})
 
 
+def candidates(settings: Settings) -> list[tuple[str, dict[str, Any], datetime]]:
+    """Every candidate: its id, its state and when it last got on. Of one that was killed at its start the state is empty."""
+    found = []
+    for folder in sorted((settings.publications / "candidates").glob("[0-9]*")):
+        file = folder / "candidate.json"
+        with contextlib.suppress(FileNotFoundError):  # published or discarded meanwhile
+            last = datetime.fromtimestamp((file if file.exists() else folder).stat().st_mtime, UTC)
+            found.append((folder.name, _read(file) if file.exists() else {}, last))
+    return found
+
+
 def discard_candidate(settings: Settings, name: str) -> None:
     """Forget a candidate; what it wrote into tables is never read and is overwritten by the next run."""
     shutil.rmtree(_candidate_folder(settings, name), ignore_errors=True)
@@ -146,6 +159,44 @@ def add(settings: Settings, content: Manifest) -> Manifest:
     return entry
 
 
+def move_tables(settings: Settings, name: str, versions: dict[str, int]) -> None:
+    """Let a manifest name other versions of its tables, with the same rows in them, in one atomic step."""
+    content = manifest(settings, name)
+    items = content["tables"][VectorTable.ITEMS]["version"]
+    if content["lists"]["item_vectors"] == items:
+        content["lists"]["item_vectors"] = versions.get(VectorTable.ITEMS, items)
+    for table, version in versions.items():
+        content["tables"][table]["version"] = version
+    write_json(_manifest_file(settings, name), content)
+
+
+def _kept_file(settings: Settings, name: str) -> Path:
+    return settings.publications / name / "kept.json"
+
+
+def kept(settings: Settings, name: str) -> bool:
+    """Whether somebody asked for a publication to be kept."""
+    return _kept_file(settings, name).exists()
+
+
+def keep(settings: Settings, name: str) -> None:
+    """Let no retention take a publication away."""
+    manifest(settings, name)
+    write_json(_kept_file(settings, name), {"at": datetime.now(UTC).isoformat()})
+
+
+def unkeep(settings: Settings, name: str) -> None:
+    """Let retention decide about a publication again."""
+    manifest(settings, name)
+    _kept_file(settings, name).unlink(missing_ok=True)
+
+
+def remove(settings: Settings, name: str) -> None:
+    """Forget a publication; from the first step on nobody sees it any more."""
+    _manifest_file(settings, name).unlink(missing_ok=True)
+    shutil.rmtree(settings.publications / name, ignore_errors=True)
+
+
 # The pointer
 
 
@@ -168,6 +219,13 @@ def pinned(settings: Settings) -> bool:
 def changes(settings: Settings) -> list[dict[str, Any]]:
     """Every switch of the pointer: at, to, from, why."""
     return list(_pointer(settings)["changes"])
+
+
+def served_before(settings: Settings) -> str | None:
+    """Id of the publication that served last before the one that serves now, of those that are still there."""
+    now = serving_id(settings)
+    earlier = [change["to"] for change in changes(settings) if change["to"] != now]
+    return next((name for name in reversed(earlier) if _manifest_file(settings, name).exists()), None)
 
 
 def serving(settings: Settings) -> Manifest:

@@ -5,7 +5,9 @@ made. Two encoders never share a table, and a table that names another encoder i
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +270,69 @@ def tag(settings: Settings, encoder_id: str, name: str, version: int, label: str
         tags.create(label, version)
 
 
+# Maintenance. Its callers hold the writer's lock.
+
+MANY_FRAGMENTS = 8
+"""A version of more parts than this is read and merged into noticeably slower than one part."""
+
+
+def tables(settings: Settings) -> list[tuple[str, str]]:
+    """Encoder id and name of every table."""
+    return sorted((path.parent.name, path.stem) for path in settings.vectors.glob("*/*.lance"))
+
+
+def set_tags(settings: Settings, encoder_id: str, name: str, wanted: dict[str, int]) -> int:
+    """Make these the tags of a table, label by version, and no others; returns how many were taken away."""
+    tags = _open(folder(settings, encoder_id), name, encoder_id).tags
+    there = {label: int(found["version"]) for label, found in tags.list().items()}
+    for label, version in wanted.items():  # before any is taken away: a version is never without its tag
+        if label not in there:
+            tags.create(label, version)
+        elif there[label] != version:
+            tags.update(label, version)
+    gone = there.keys() - wanted.keys()
+    for label in gone:
+        tags.delete(label)
+    return len(gone)
+
+
+def drop_old_versions(settings: Settings, encoder_id: str, name: str, age: timedelta) -> int:
+    """Let go of versions of that age that have no tag, and of the files that only they used; returns their number.
+
+    The newest version always stays. Files of writes that never ended go when they are seven days old (Lance's own rule).
+    """
+    return _drop_old_versions(_open(folder(settings, encoder_id), name, encoder_id), age)
+
+
+def _drop_old_versions(table: Any, age: timedelta) -> int:
+    found = table.to_lance().cleanup_old_versions(older_than=age, error_if_tagged_old_versions=False)
+    return int(found.old_versions)
+
+
+def compact(settings: Settings, encoder_id: str, name: str, version: int) -> int:
+    """Put the parts of a version together where they are many.
+
+    Returns:
+        The version with the same rows in few parts; the same one where there was nothing to do. The old one stays.
+    """
+    table = _open(folder(settings, encoder_id), name, encoder_id)
+    table.checkout(version)
+    if len(table.to_lance().get_fragments()) <= MANY_FRAGMENTS:
+        return version
+    table.checkout_latest()
+    if table.version != version:
+        table.checkout(version)
+        table.restore()
+    table.to_lance().optimize.compact_files()
+    table.checkout_latest()
+    return int(table.version)
+
+
+def drop_table(settings: Settings, encoder_id: str, name: str) -> None:
+    """Take a whole table away, with every version."""
+    shutil.rmtree(folder(settings, encoder_id) / f"{name}.lance")
+
+
 # Text vectors, kept by encoder and text hash: what was embedded once is never embedded again.
 
 
@@ -312,3 +377,24 @@ def text_vectors(settings: Settings, encoder_id: str, hashes: Sequence[str], dim
             f"{len(missing)} texts have no vector of {encoder_id} (first: {missing[0]}): run the step embed_texts first"
         )
     return vector_array(found["vector"])[[position[name] for name in hashes]]
+
+
+def text_encoders(settings: Settings) -> list[str]:
+    """Ids of the encoders of which text vectors are kept."""
+    return sorted(path.name for path in (settings.cache / "texts").glob("*") if path.is_dir())
+
+
+def tidy_texts(settings: Settings, encoder_id: str, age: timedelta) -> None:
+    """Put the parts of an encoder's text vectors together where they are many, and let go of old versions: nobody names one."""
+    home = _text_home(settings, encoder_id)
+    if not _exists(home, VectorTable.TEXTS):
+        return
+    table = _open(home, VectorTable.TEXTS, encoder_id)
+    _drop_old_versions(table, age)
+    if len(table.to_lance().get_fragments()) > MANY_FRAGMENTS:
+        table.to_lance().optimize.compact_files()
+
+
+def drop_texts(settings: Settings, encoder_id: str) -> None:
+    """Forget an encoder's text vectors."""
+    shutil.rmtree(_text_home(settings, encoder_id))

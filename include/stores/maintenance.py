@@ -1,0 +1,130 @@
+"""What frees space in the lake and among the files of a home. Its callers hold the writer's lock.
+
+DuckLake lets go of a file in two steps: no snapshot names it any more, then it is deleted. Readers that began before the
+first step end in between, so the second waits.
+"""
+
+import contextlib
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from include.settings import Settings
+from include.stores import lake
+
+REWRITE_DELETED = 0.5
+"""Share of deleted rows from which a file of the lake is written anew without them."""
+
+
+def size(path: Path) -> int:
+    """Bytes of the files in a folder; those that vanish meanwhile count nothing."""
+    total = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def age(path: Path) -> timedelta:
+    """Time since a file, or the last of the files in a folder, was written."""
+    moments = [path.stat().st_mtime]
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            moments.append(file.stat().st_mtime)
+    return timedelta(seconds=max(0.0, time.time() - max(moments)))
+
+
+# The lake
+
+
+def snapshots(settings: Settings) -> list[int]:
+    """Ids of every snapshot that the lake keeps."""
+    if not lake.exists(settings):
+        return []
+    with lake.connect(settings) as connection:
+        rows = connection.execute("SELECT snapshot_id FROM lake.snapshots() ORDER BY 1").fetchall()
+    return [int(row[0]) for row in rows]
+
+
+def expire_snapshots(settings: Settings, expired: list[int]) -> None:
+    """Let snapshots go; what only they named is deleted by `delete_old_files`."""
+    if expired:
+        with lake.connect(settings, read_only=False) as connection:
+            connection.execute(
+                f"CALL ducklake_expire_snapshots('{lake.ALIAS}', versions => {sorted(map(int, expired))})"
+            )
+
+
+def delete_old_files(settings: Settings, age: timedelta) -> int:
+    """Delete files that no snapshot has named for that time; returns their number."""
+    return _delete(settings, "ducklake_cleanup_old_files", age)
+
+
+def delete_orphaned_files(settings: Settings, age: timedelta) -> int:
+    """Delete files of that age that no commit ever named; returns their number.
+
+    An age of zero would take the files of a transaction under way, if there were one.
+    """
+    return _delete(settings, "ducklake_delete_orphaned_files", age)
+
+
+def _delete(settings: Settings, function: str, age: timedelta) -> int:
+    if not lake.exists(settings):
+        return 0
+    moment = (datetime.now(UTC) - age).isoformat()
+    with lake.connect(settings, read_only=False) as connection:
+        call = f"CALL {function}('{lake.ALIAS}', older_than => TIMESTAMPTZ '{moment}')"
+        return len(connection.execute(call).fetchall())
+
+
+def merge_files(settings: Settings) -> int:
+    """Write many small files of a table as few, and mostly deleted ones anew; returns how many files went in.
+
+    Where there was something to do this commits a snapshot, with the same rows as the one before it.
+    """
+    if not lake.exists(settings):
+        return 0
+    with lake.connect(settings, read_only=False) as connection:
+        done = connection.execute(
+            f"CALL ducklake_rewrite_data_files('{lake.ALIAS}', delete_threshold => {REWRITE_DELETED})"
+        ).fetchall()
+        done += connection.execute(f"CALL ducklake_merge_adjacent_files('{lake.ALIAS}')").fetchall()
+    return sum(int(row[2]) for row in done)
+
+
+def drop_gate_records(settings: Settings, kept: list[int], older: timedelta) -> int:
+    """Forget what gates said of snapshots that are gone, but for failed ones that somebody accepted."""
+    gone = [
+        record
+        for record in lake.gates(settings)
+        if record["snapshot"] not in kept
+        and not record["accepted"]
+        and datetime.fromisoformat(record["at"]) < datetime.now(UTC) - older
+    ]
+    for record in gone:
+        lake.gate_file(settings, record["snapshot"]).unlink(missing_ok=True)
+    return len(gone)
+
+
+# Files
+
+
+def leftovers(settings: Settings, grace: timedelta) -> list[Path]:
+    """What killed writers left aside and nobody reads: unfinished files, and rows on their way into the lake.
+
+    `landing/` is not looked at: it belongs to those who deliver.
+    """
+    folders = (settings.lake, settings.vectors, settings.artefacts, settings.publications, settings.cache / "texts")
+    found = [settings.cache / "landed_rows"]
+    for folder in folders:
+        found += [path for path in folder.rglob(".*") if path.name.startswith(".tmp") or path.name.endswith(".tmp")]
+    return [path for path in found if path.exists() and age(path) >= grace]
+
+
+def delete(path: Path) -> None:
+    """Delete a file or a folder."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
