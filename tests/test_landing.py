@@ -239,6 +239,14 @@ def test_unreadable_csv_line_costs_only_itself(settings: Settings, tmp_path: Pat
     assert json.loads(found[3]["raw"]) == {"x": "7", "y": "8", "z": "9"}
 
 
+def test_a_quote_that_a_later_field_closes_costs_only_its_line(settings: Settings, tmp_path: Path) -> None:
+    put(settings, "a.csv", b'x,y,z\n1,"never closed,3\n4,5,6\n7,"\n",9\n')
+    found = read(settings, tmp_path)
+    assert [row["read_error"] for row in found] == ["ragged_csv", None, None]
+    assert json.loads(found[1]["raw"]) == {"x": "4", "y": "5", "z": "6"}
+    assert json.loads(found[2]["raw"]) == {"x": "7", "y": "\n", "z": "9"}
+
+
 def test_unreadable_parquet_values_cost_only_their_rows(settings: Settings, tmp_path: Path) -> None:
     text = pa.array([b"fine", b"\xff\xfe", b"a\x00b"], pa.binary())
     inner = pa.array([["fine"], ["fine"], ["fine"]], pa.list_(pa.string()))

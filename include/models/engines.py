@@ -102,9 +102,11 @@ class Transformers(Engine):
     def __init__(self, folder: Path, encoder: Encoder) -> None:
         import torch
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
         from include.models.products import pack_linear_layers
 
+        disable_progress_bar()  # it draws over the lines of a log
         torch.set_num_threads(encoder.threads)
         self._pooling = encoder.pooling
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

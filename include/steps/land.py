@@ -118,10 +118,11 @@ class _Work:
         folder = self.aside / str(len(self.staged))
         folder.mkdir()
         cut = source.table == "events" and (self.arrival == "event" or any(self.span))
-        if source.as_is and not cut:
-            self._copy(source, folder)
-        else:
-            self._rewrite(source, folder)
+        with landing.unwritten(source.path):
+            if source.as_is and not cut:
+                self._copy(source, folder)
+            else:
+                self._rewrite(source, folder)
         self.shown.file_done(source.path.stat().st_size)
 
     def files(self) -> list[Staged]:

@@ -5,8 +5,10 @@
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -205,31 +207,38 @@ class _Grouped:
 
 def _read_file(settings: Settings, batch: Batch, file: LandedFile, grouped: _Grouped, shown: Progress) -> int:
     name = file.path.relative_to(settings.landing).as_posix()
-    before = _state(file.path)
     hour = batch.arrival_hour.replace(tzinfo=None)
     rows = 0
-    for chunk in read(file.path):
-        grouped.add(_landed(chunk, hour, source_of(file.name), name, rows))
-        rows += len(chunk.raw)
-        shown.at(readable(name), chunk.position, rows)
-    after = _state(file.path)
-    # Another file of that name is harmless: this one was read whole, and the batch is stale. The same file written to
-    # while it was read may have given rows of both contents.
-    if before is not None and after is not None and before != after and before[0] == after[0]:
-        raise BadInput(
-            f"{file.path}: was written to while it was read; deliver it whole (write aside, then rename), and clean again"
-        )
+    with unwritten(file.path):
+        for chunk in read(file.path):
+            grouped.add(_landed(chunk, hour, source_of(file.name), name, rows))
+            rows += len(chunk.raw)
+            shown.at(readable(name), chunk.position, rows)
     shown.file_done(file.size)
     return rows
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
-    """Which file a path names, its size and when it was written; None where there is none."""
+@contextmanager
+def unwritten(path: Path) -> Iterator[None]:
+    """Refuse a file that is written to meanwhile: what was read of it may be rows of both contents.
+
+    Another file of that name is harmless: the one that was opened was read whole.
+
+    Raises:
+        BadInput: there is no such file; or, at the end, it was written to. Names it and says what to do.
+    """
     try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+        file = path.open("rb")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error})") from error
+    with file:  # held open, so that no other file gets its number
+        before = os.fstat(file.fileno())
+        yield
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise BadInput(
+            f"{path}: was written to while it was read; deliver it whole (write aside, then rename), and try again"
+        )
 
 
 def _landed(chunk: Chunk, hour: datetime, source: str, name: str, before: int) -> pa.Table:

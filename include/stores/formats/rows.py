@@ -310,7 +310,8 @@ def _csv_rows(lines: _Lines, columns: dict[str, None], dialect: Dialect) -> Iter
             names = _header(lines.path, record, dialect)
             columns.update(dict.fromkeys([*names, *dict(dialect.constants)]))
         elif len(record) != len(names):
-            yield _Row(_quoted(b"".join(taken)), "ragged_csv")
+            lines.push_back(taken[1:])  # here too: the quote that opens a later field may have closed it
+            yield _Row(_quoted(taken[0]), "ragged_csv")
         else:
             values = dict(zip(names, record, strict=True)) | dict(dialect.constants)
             for name in dialect.spaced & values.keys() if dialect.spaced else ():
