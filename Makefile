@@ -9,10 +9,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DATASET ?= ml-100k
 
-.PHONY: help install demo up down test lint bench sql lock
+.PHONY: help install demo up down test test-cluster lint bench sql lock
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv from the lock (again only when the lock changed)
 
@@ -34,6 +34,13 @@ down: install ## Stop Airflow; no process is left
 
 test: install ## All tests (some start a real scheduler; some need ../shared/data and are skipped without)
 	@$(BIN)/python -m pytest
+
+test-cluster: install ## The tests that start Postgres and an object store, on loopback
+	@lacking=""; \
+	test -n "$$(command -v postgres; ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" || lacking="$$lacking postgresql"; \
+	command -v redis-server >/dev/null || lacking="$$lacking redis-server"; \
+	test -z "$$lacking" || { echo "error: these Debian packages are missing: apt-get install$$lacking"; exit 2; }
+	@$(BIN)/python -m pytest -m cluster
 
 lint: install ## ruff, mypy, sqlfluff, import contracts
 	$(BIN)/ruff check .

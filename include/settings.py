@@ -5,11 +5,22 @@ Each is read from the environment with the prefix `TIDEMARK_` and `__` between l
 """
 
 import hashlib
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from include.errors import BadInput
@@ -154,12 +165,82 @@ class Retention(Group):
     )
 
 
+class ObjectStore(Group):
+    """How the S3-compatible object store of a home is reached."""
+
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#@\s]+$",
+        description="Its address, such as `http://objectstore:8333`. None: AWS itself.",
+    )
+    region: str = Field("us-east-1", pattern=r"^[a-zA-Z0-9-]+$", description="Its region.")
+    key_id: SecretStr | None = Field(None, description="The access key's id.")
+    secret: SecretStr | None = Field(None, description="The access key's secret.")
+
+    @property
+    def access(self) -> tuple[str, str]:
+        """The access key: id and secret."""
+        assert self.key_id is not None
+        assert self.secret is not None
+        return self.key_id.get_secret_value(), self.secret.get_secret_value()
+
+
+_REMOTE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/]+)*/?")
+
+
+def _remote_home(url: str, store: ObjectStore) -> Path:
+    """An object-store URL as a path: it does what a `Path` does, but is none."""
+    if not _REMOTE.fullmatch(url):
+        raise ValueError(f"{url!r} is neither a folder nor s3://BUCKET/PREFIX")
+    if store.key_id is None or store.secret is None:
+        raise ValueError("a home on an object store needs TIDEMARK_OBJECT_STORE__KEY_ID and …__SECRET")
+    # Airflow brings the library; a local home does not pay for its import.
+    from upath import UPath
+
+    key_id, secret = store.access
+    path: Any = UPath(
+        url.rstrip("/"),
+        key=key_id,
+        secret=secret,
+        endpoint_url=store.endpoint,
+        client_kwargs={"region_name": store.region},
+        use_listings_cache=False,  # others write too
+    )
+    return path  # type: ignore[no-any-return]
+
+
+def _default_work(data: dict[str, Any]) -> Path:
+    home = data.get("home", REPOSITORY / ".tidemark")
+    if isinstance(home, Path):
+        return home / "cache"
+    # Two homes must not meet in one folder.
+    return REPOSITORY / ".tidemark" / "work" / hashlib.sha256(str(home).encode()).hexdigest()[:12]
+
+
 class Settings(BaseSettings):
     """All settings. `include.settings.load()` reads and checks them."""
 
-    model_config = SettingsConfigDict(env_prefix="TIDEMARK_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TIDEMARK_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
-    home: Path = Field(REPOSITORY / ".tidemark", description="Folder of everything Tidemark keeps.")
+    object_store: ObjectStore = ObjectStore()
+    home: Path = Field(
+        REPOSITORY / ".tidemark",
+        description="Where everything is kept: a folder, or `s3://BUCKET/PREFIX` (then `lake_catalogue` and "
+        "`object_store` must be given).",
+    )
+    work: Path = Field(
+        default_factory=_default_work,
+        description="Local folder for what this machine needs while it works. By default `cache` in a local home, else a "
+        "folder in the repository's `.tidemark/work`.",
+    )
+    lake_catalogue: SecretStr | None = Field(
+        None,
+        validate_default=True,
+        description="Where the lake's catalogue is: `postgresql://USER:PASSWORD@HOST/DATABASE` or `postgres:` and a libpq "
+        "connection string, a database of its own for each home. None: a SQLite file in the home, which must then be local.",
+    )
     earliest_event: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = Field(
         "1990-01-01", description="Earlier times are unusable."
     )
@@ -173,13 +254,30 @@ class Settings(BaseSettings):
     users_per_chunk: int = Field(1024, ge=1, description="Users scored in one matrix product.")
     seed: int = Field(20, description="Seed of everything that draws.")
 
-    @field_validator("home")
+    @field_validator("home", mode="plain")
     @classmethod
-    def _home_can_be_named(cls, home: Path) -> Path:
+    def _home_is_usable(cls, value: Any, info: ValidationInfo) -> Path:
+        text = str(value)
+        home = _remote_home(text, info.data.get("object_store", ObjectStore())) if "://" in text else Path(text)
         # A LanceDB address ends at a question mark, DuckDB reads a backslash as an escape, and dbt braces as its own.
         if found := sorted({char for char in str(home.absolute()) if char in r"?\{}" or not char.isprintable()}):
             raise ValueError(f"the path of a home must not hold {', '.join(map(ascii, found))}: choose another folder")
         return home
+
+    @field_serializer("home", when_used="json")
+    def _home_as_text(self, home: Path) -> str:
+        return str(home)
+
+    @field_validator("lake_catalogue")
+    @classmethod
+    def _catalogue_can_be_shared(cls, catalogue: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if catalogue is None:
+            if not isinstance(info.data.get("home", Path()), Path):
+                raise ValueError("a home on an object store needs a catalogue in Postgres: postgresql://…")
+            return None
+        if not catalogue.get_secret_value().startswith(("postgres:", "postgresql:")):
+            raise ValueError("starts with neither postgresql:// nor postgres:")
+        return catalogue
 
     @model_validator(mode="after")
     def _surface_names_are_unique(self) -> "Settings":

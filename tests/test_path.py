@@ -68,6 +68,14 @@ def same_content(settings, one, other):
         assert row["scores"] == pytest.approx(b[user]["scores"], abs=2e-6)
 
 
+def same_exports(one_settings, one, other_settings, other, folder):
+    """Two publications, maybe of two homes, export the same bytes."""
+    for what in ("recommendations", "user-vectors", "item-vectors"):
+        export(one_settings, what, folder / "one.parquet", one["id"])
+        export(other_settings, what, folder / "other.parquet", other["id"])
+        assert (folder / "one.parquet").read_bytes() == (folder / "other.parquet").read_bytes(), what
+
+
 def cleaned(settings):
     clean(settings)
     return gate_lake(settings)

@@ -22,6 +22,7 @@ import psutil  # type: ignore[import-untyped]
 
 from include.errors import BadInput, TidemarkError
 from include.settings import REPOSITORY, Settings, load
+from include.stores import files
 
 HOST = "127.0.0.1"
 PORT = 8080
@@ -47,7 +48,15 @@ class Running:
 
 
 def folder(settings: Settings) -> Path:
-    """AIRFLOW_HOME."""
+    """AIRFLOW_HOME.
+
+    Raises:
+        BadInput: the home is not a local folder.
+    """
+    if files.is_remote(settings.home):
+        raise BadInput(
+            f"the embedded Airflow keeps its database in a local home, not in {settings.home}: unset TIDEMARK_HOME"
+        )
     return settings.home.resolve() / "airflow"
 
 

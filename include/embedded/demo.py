@@ -23,7 +23,7 @@ from include.errors import BadInput, TidemarkError
 from include.settings import Settings, load
 from include.steps.migrate import opened
 from include.stores import publications
-from include.stores.lake import write_json
+from include.stores.files import write_json
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,9 @@ def main(arguments: list[str] | None = None) -> int:
     started_here = done = False
     settings = None
     try:
-        settings = opened(load())
+        settings = load()
+        airflow.folder(settings)  # refuses a home that is not local, before anything is landed in it
+        opened(settings)
         print(DATASETS[name].terms, flush=True)
         folder = fetch(settings, name)
         hours, users = last_events(folder, name)

@@ -3,10 +3,12 @@
 import html
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import great_expectations as gx
@@ -47,7 +49,16 @@ def run_gate(name: str, judged: Iterable[Judged], settings: Settings) -> GateRes
     parts = {part.suite.name: part for part in judged}
     if not parts:
         return GateResult(name, passed=True, expectations=0, failed=[])
-    context = _context(settings)
+    with _reports(settings) as reports:
+        expectations, failed = _judge(name, parts, reports)
+    docs = settings.reports / "data_docs" / "index.html"
+    log.info("gate %s: %d of %d expectations failed; Data Docs: %s", name, len(failed), expectations, docs)
+    return GateResult(name, not failed, expectations, failed, str(docs))
+
+
+def _judge(name: str, parts: dict[str, Judged], reports: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Run the checkpoint and write its pages; returns how many expectations there were, and those that failed."""
+    context = _context(reports)
     frames = context.data_sources.add_pandas("frames")
     run_id = gx.RunIdentifier(run_name=name, run_time=datetime.now(UTC))
     expectations, failed, pages = 0, [], []
@@ -73,9 +84,7 @@ def run_gate(name: str, judged: Iterable[Judged], settings: Settings) -> GateRes
             expectations += len(validation.results)
             failed += [_failure(suite_name, found, part, frame) for found in validation.results if not found.success]
     context.build_data_docs(site_names=[SITE], resource_identifiers=pages)
-    docs = settings.reports / "data_docs" / "index.html"
-    log.info("gate %s: %d of %d expectations failed; Data Docs: %s", name, len(failed), expectations, docs)
-    return GateResult(name, not failed, expectations, failed, str(docs))
+    return expectations, failed
 
 
 def _escaped(frame: pd.DataFrame) -> pd.DataFrame:
@@ -96,10 +105,38 @@ def _unescaped(value: Any) -> Any:
     return [_unescaped(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _context(settings: Settings) -> Any:
+@contextmanager
+def _reports(settings: Settings) -> Iterator[Path]:
+    """The reports as a local folder, which Great Expectations needs: of a home on an object store a copy, taken there after.
+
+    The results of earlier runs come with it, since the index of the Data Docs is made from them.
+    """
+    kept: Any = settings.reports
+    if isinstance(kept, Path):
+        yield kept
+        return
+    settings.work.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=settings.work, prefix="reports-") as name:
+        here = Path(name)
+        if (kept / "validations").exists():
+            kept.fs.get(f"{kept.path}/validations", name, recursive=True)
+        before = _names(here)
+        yield here
+        after = _names(here)
+        new = sorted(after - before)
+        kept.fs.put([str(here / file) for file in new], [f"{kept.path}/{file}" for file in new])
+        if gone := sorted(before - after):
+            kept.fs.rm([f"{kept.path}/{file}" for file in gone])
+
+
+def _names(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def _context(reports: Path) -> Any:
     """A context without telemetry or progress bars: only results are kept, for the index of the Data Docs."""
     defaults = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
-    results = settings.reports / "validations"
+    results = reports / "validations"
     _drop_old(results)
     defaults.stores[defaults.validation_results_store_name]["store_backend"] = _folder(results)
     config = DataContextConfig(
@@ -110,7 +147,7 @@ def _context(settings: Settings) -> Any:
                 "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
                 "site_section_builders": {"expectations": "None", "profiling": "None"},
                 "show_how_to_buttons": False,
-                "store_backend": _folder(settings.reports / "data_docs"),
+                "store_backend": _folder(reports / "data_docs"),
             }
         },
         analytics_enabled=False,
@@ -126,7 +163,7 @@ def _folder(path: Path) -> dict[str, str]:
 
 def _drop_old(results: Path) -> None:
     """Keep room for one more result: the pages of dropped ones go with the next index."""
-    files = sorted(results.rglob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file))
+    files = sorted(results.rglob("*.json"), key=lambda file: (file.parent.name, file))  # in folders named by run time
     for file in files[: max(0, len(files) - KEPT_RESULTS)]:
         file.unlink(missing_ok=True)
 

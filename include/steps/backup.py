@@ -5,7 +5,7 @@ from typing import Any
 
 from include.errors import BadInput
 from include.settings import Settings
-from include.stores import backups, versions
+from include.stores import backups, lake, versions
 from include.stores.lock import writing
 
 
@@ -18,6 +18,7 @@ def backup(settings: Settings, out: Path) -> dict[str, Any]:
     Raises:
         BadInput: the file is there already, or inside the home, or the home holds nothing.
     """
+    lake.require_one_folder(settings, "a backup")
     if out.suffix != ".tar":
         raise BadInput(f"{out}: a backup is a tar file, so the name must end in .tar")
     if out.exists():

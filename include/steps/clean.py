@@ -17,9 +17,12 @@ import pyarrow.parquet as pq
 from include.columns import LANDED_TABLES
 from include.errors import GateFailed, TidemarkError
 from include.settings import Settings
-from include.stores import batches, lake, landing, lock
+from include.stores import batches, files, lake, landing, lock
+from include.stores.object_store import duckdb_secret
 
 log = logging.getLogger(__name__)
+
+SECRETS = ("PASSWORD", "KEY_ID", "SECRET")
 
 
 def clean(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def _clean(settings: Settings, chosen: list[batches.Stale]) -> tuple[list[dict[s
 
 
 def _landed_rows(settings: Settings) -> Path:
-    return settings.cache / "landed_rows"
+    return settings.work / "landed_rows"
 
 
 def prepare(settings: Settings, chosen: list[batches.Stale]) -> None:
@@ -136,13 +139,20 @@ def dbt(settings: Settings, *arguments: str, variables: dict[str, Any] | None = 
     from dbt.cli.main import dbtRunner
 
     project = batches.DBT_PROJECT
-    (settings.cache / "duckdb_temporary").mkdir(parents=True, exist_ok=True)
-    settings.lake.mkdir(parents=True, exist_ok=True)
-    environment = {
-        "LAKE_CATALOGUE": str(lake.catalogue(settings)),
+    (settings.work / "duckdb_temporary").mkdir(parents=True, exist_ok=True)
+    files.make_folder(settings.lake)
+    address, secret = lake.catalogue(settings)
+    # dbt keeps the values of names that begin so out of its logs, wherever the same letters stand.
+    reached = {
+        f"{'DBT_ENV_SECRET' if key in SECRETS else 'LAKE'}_{kind}_{key}": value
+        for kind, values in (("CATALOGUE", secret), ("STORE", duckdb_secret(settings)))
+        for key, value in values.items()
+    }
+    environment = reached | {
+        "LAKE_CATALOGUE": address,
         "LAKE_DATA": f"{lake.data(settings)}/",
         "LAKE_EXTENSIONS": str(lake.install_extensions(settings)),
-        "LAKE_TEMPORARY": str(settings.cache / "duckdb_temporary"),
+        "LAKE_TEMPORARY": str(settings.work / "duckdb_temporary"),
         "LAKE_MEMORY": settings.cleaning.memory_limit,
         "LAKE_DBT_PLUGINS": str(project / "plugins"),
     }
@@ -155,7 +165,8 @@ def dbt(settings: Settings, *arguments: str, variables: dict[str, Any] | None = 
     }
     options = [
         *("--project-dir", str(project), "--profiles-dir", str(project)),
-        *("--target-path", str(settings.cache / "dbt"), "--log-path", str(settings.cache / "dbt")),
+        *("--target", "lake" if settings.lake_catalogue is None else "cluster"),
+        *("--target-path", str(settings.work / "dbt"), "--log-path", str(settings.work / "dbt")),
         *("--log-level", "none", "--log-level-file", "none", "--no-use-colors"),
         *("--vars", json.dumps(values | (variables or {}))),
     ]

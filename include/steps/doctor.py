@@ -7,7 +7,7 @@ from typing import Any
 
 from include.models import encoder
 from include.settings import Settings
-from include.stores import batches, lake, maintenance, publications
+from include.stores import batches, files, lake, publications
 
 PACKAGES = (
     "apache-airflow",
@@ -35,11 +35,11 @@ def doctor(settings: Settings) -> dict[str, Any]:
     gated = lake.gated_snapshot(settings)
     newest = lake.newest_snapshot(settings) if lake.exists(settings) else None
     serving = publications.serving_id(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.work.mkdir(parents=True, exist_ok=True)
     disk = {
-        "free": round(shutil.disk_usage(settings.home).free / 1e9, 1),
+        "free": round(shutil.disk_usage(settings.work).free / 1e9, 1),
         **{
-            folder.name: round(maintenance.size(folder) / 1e9, 3)
+            folder.name: round(files.size(folder) / 1e9, 3)
             for folder in (
                 settings.landing,
                 settings.lake,

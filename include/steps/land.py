@@ -1,7 +1,6 @@
 """Lands files: puts what arrived, as it came, into the landing folder's batches."""
 
 import filecmp
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from include.columns import LANDED_TABLES
 from include.errors import BadInput
 from include.readable import readable
 from include.settings import Settings
+from include.stores import files as stored
 from include.stores import landing
 from include.stores.formats import staged
 from include.stores.formats.progress import Progress
@@ -72,11 +72,13 @@ def land(
     found = sources(path, format, table)
     now = datetime.now(UTC)
     earliest = datetime.fromisoformat(settings.earliest_event).replace(tzinfo=UTC)
-    aside = settings.landing / f"_incoming-{uuid.uuid4().hex}"
+    # Beside its place, so that a rename takes it there; what goes to an object store is prepared on this machine.
+    beside = settings.work if stored.is_remote(settings.landing) else settings.landing
+    aside = beside / f"_incoming-{uuid.uuid4().hex}"
     try:
         aside.mkdir(parents=True)
         with (
-            staged.bounded(settings.cache) as connection,
+            staged.bounded(settings.work) as connection,
             Progress(sum(source.path.stat().st_size for source in found), progress, bar=bar) as shown,
         ):
             work = _Work(connection, shown, aside, at, span, (earliest, now))
@@ -198,7 +200,7 @@ class _Work:
         """The chunks of a file with the usable times of their rows; counts them, and checks that it is of the format."""
         rows = unreadable = 0
         columns: tuple[str, ...] = ()
-        for chunk in _named(source.path, path, read(path, source.dialect, kind=source.kind)):
+        for chunk in landing.named(source.path, path, read(path, source.dialect, kind=source.kind)):
             rows += len(chunk.raw)
             unreadable += len(chunk.raw) - chunk.errors.null_count
             columns = chunk.columns
@@ -253,10 +255,9 @@ def _put_in_place(settings: Settings, files: list[Staged], replace: bool) -> Non
     with writing(settings):
         for file in files:
             target = _target(settings, file)
-            target.parent.mkdir(parents=True, exist_ok=True)
             # The same content again leaves the batch untouched, so that nothing is cleaned again for it.
-            if not (target.is_file() and filecmp.cmp(file.path, target, shallow=False)):
-                os.replace(file.path, target)
+            if not _holds(settings, target, file.path):
+                stored.put(file.path, target)
             # What could not be read in an earlier delivery of this file is no longer part of it.
             earlier = target.with_name(target.name.removesuffix(".parquet") + UNREADABLE)
             if target.suffix == ".parquet" and earlier not in targets:
@@ -268,17 +269,16 @@ def _put_in_place(settings: Settings, files: list[Staged], replace: bool) -> Non
                         other.unlink()
 
 
+def _holds(settings: Settings, target: Path, content: Path) -> bool:
+    if not target.is_file() or target.stat().st_size != content.stat().st_size:
+        return False
+    with stored.local(target, settings.work) as here:
+        return filecmp.cmp(content, here, shallow=False)
+
+
 def _target(settings: Settings, file: Staged) -> Path:
     assert file.hour is not None
     return landing.folder(settings, file.table, file.hour) / file.name
-
-
-def _named(original: Path, copy: Path, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """The chunks of a copy; what is wrong with it is said of the original."""
-    try:
-        yield from chunks
-    except BadInput as error:
-        raise BadInput(str(error).replace(str(copy), str(original))) from error
 
 
 def _latest(last: datetime | None, times: list[datetime | None]) -> datetime | None:

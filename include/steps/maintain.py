@@ -9,7 +9,7 @@ from include.settings import Settings
 from include.steps.gate_lake import gate_lake
 from include.steps.prune import Plan, expiring, grace, let_go, oldest_that_may_go, plan_pruning
 from include.stores import batches, lake, maintenance, publications, vectors
-from include.stores.lake import write_json
+from include.stores.files import write_json
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
     Raises:
         TidemarkError: the home is still above its disk budget.
     """
+    lake.require_one_folder(settings, "maintenance")
     with writing(settings):
         plan = plan_pruning(settings)
         if dry_run:

@@ -41,7 +41,7 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
             f"candidate {candidate} cannot be published: these gates have not passed: {', '.join(missing)}"
         )
     report = change_report(settings, state, publications.touched(settings, candidate))
-    with writing(settings):
+    with writing(settings) as confirm:
         with lake.connect(settings) as connection:
             rows = batches.row_counts(connection, state["lake_snapshot"])
         content = {key: state[key] for key in state if key not in ("expected_gates", "relist", "full")}
@@ -55,6 +55,7 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
         vectors.tag(settings, manifest["encoder_id"], VectorTable.ITEMS, lists, f"{manifest['id']}-lists")
         serves = _serves(settings, manifest) if serve is None else serve
         if serves and publications.serving_id(settings) != manifest["id"]:
+            confirm()
             publications.serve(settings, manifest["id"], f"published by {manifest['kind']}", pin=False)
         if report is not None:
             log.info("report: %s", write_page(settings, manifest))

@@ -6,7 +6,7 @@ from typing import Any
 from include.errors import BadInput
 from include.settings import Settings
 from include.steps.migrate import MIGRATIONS, opened
-from include.stores import backups, publications
+from include.stores import backups, lake, publications
 from include.stores.lock import writing
 
 
@@ -21,6 +21,7 @@ def restore(settings: Settings, path: Path) -> dict[str, Any]:
     Raises:
         BadInput: the file is no whole backup or of a newer version, or the home is not empty.
     """
+    lake.require_one_folder(settings, "a restore")
     newest = len(MIGRATIONS) + 1
     content = backups.check(path)
     if content["version"] > newest:

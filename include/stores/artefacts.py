@@ -2,18 +2,16 @@
 
 import hashlib
 import json
-import os
-import shutil
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from include.errors import BadInput
 from include.settings import Settings
-from include.stores.lake import write_json
+from include.stores import files
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -31,17 +29,10 @@ def write(settings: Settings, kind: str, tensors: Tensors, description: dict[str
     digest = hashlib.sha256(content + json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
     name = f"{kind}-{digest[:12]}"
     folder = settings.artefacts / name
-    if folder.exists():
-        return name
-    aside = folder.with_name(f".{name}.{os.getpid()}.tmp")
-    aside.mkdir(parents=True, exist_ok=True)
-    (aside / "tensors.safetensors").write_bytes(content)
-    write_json(aside / "artefact.json", {"id": name, "kind": kind, **description})
-    try:
-        aside.rename(folder)
-    except OSError:
-        # Another run kept the same artefact meanwhile: its content is ours.
-        shutil.rmtree(aside)
+    # The description is written last: with it the artefact is there. Another run that keeps the same one writes the same.
+    if not (folder / "artefact.json").exists():
+        files.write(folder / "tensors.safetensors", content)
+        files.write_json(folder / "artefact.json", {"id": name, "kind": kind, **description})
     return name
 
 
@@ -60,7 +51,7 @@ def describe(settings: Settings, name: str) -> dict[str, Any]:
 def read(settings: Settings, name: str) -> tuple[Tensors, dict[str, Any]]:
     """An artefact's arrays and description."""
     description = describe(settings, name)
-    return load_file(settings.artefacts / name / "tensors.safetensors"), description
+    return load((settings.artefacts / name / "tensors.safetensors").read_bytes()), description
 
 
 def names(settings: Settings) -> list[str]:

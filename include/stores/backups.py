@@ -14,7 +14,7 @@ from typing import IO, Any
 from include.errors import BadInput
 from include.settings import Settings
 from include.stores import lake
-from include.stores.lake import write_json
+from include.stores.files import write_json
 from include.stores.maintenance import delete
 
 CONTENT = "backup.json"
@@ -40,7 +40,7 @@ def _kept(settings: Settings) -> Iterator[Path]:
     found = [settings.home / name for name in _FILES]
     for name in _FOLDERS:
         found += sorted((settings.home / name).rglob("*"))
-    catalogue, candidates = str(lake.catalogue(settings)), settings.publications / "candidates"
+    catalogue, candidates = str(lake.catalogue_file(settings)), settings.publications / "candidates"
     for file in found:
         unfinished = any(
             part.startswith(".") or part.endswith(".tmp") for part in file.relative_to(settings.home).parts
@@ -69,7 +69,7 @@ def write(settings: Settings, out: Path, version: int) -> dict[str, Any]:
             if lake.exists(settings):
                 copy = Path(scratch) / "catalogue.sqlite"
                 lake.copy_catalogue(settings, copy)
-                files.append((copy, lake.catalogue(settings).relative_to(settings.home).as_posix()))
+                files.append((copy, lake.catalogue_file(settings).relative_to(settings.home).as_posix()))
             for file, name in files:
                 with file.open("rb") as opened:
                     entry = archive.gettarinfo(arcname=name, fileobj=opened)

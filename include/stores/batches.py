@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 
 from include.columns import Mart
 from include.settings import REPOSITORY, Settings
-from include.stores import lake, landing
+from include.stores import files, lake, landing
 
 DBT_PROJECT = REPOSITORY / "dbt_project"
 _RULES = ("dbt_project.yml", "models/**/*.sql", "macros/**/*.sql", "seeds/*.csv", "plugins/*.py")
@@ -127,10 +126,11 @@ def unfinished(settings: Settings) -> set[tuple[str, datetime]]:
 def begin(settings: Settings, batches: set[tuple[str, datetime]]) -> None:
     """Mark batches as under way, beside those that earlier cleans left."""
     _mark(settings, unfinished(settings) | batches)
-    touched_folder(settings).mkdir(parents=True, exist_ok=True)
+    files.make_folder(touched_folder(settings))
     for model, column in _TOUCHED.items():  # an empty file each: dbt reads what is there, and something must be
         nothing = pa.table({column: pa.array([], pa.string())})
-        pq.write_table(nothing, touched_folder(settings) / f"{model}-none.parquet")
+        with (touched_folder(settings) / f"{model}-none.parquet").open("wb") as file:
+            pq.write_table(nothing, file)
 
 
 def finish(settings: Settings, batches: set[tuple[str, datetime]]) -> None:
@@ -139,12 +139,12 @@ def finish(settings: Settings, batches: set[tuple[str, datetime]]) -> None:
     if left:
         _mark(settings, left)
         return
-    shutil.rmtree(touched_folder(settings), ignore_errors=True)
+    files.remove_folder(touched_folder(settings))
     marker(settings).unlink(missing_ok=True)
 
 
 def _mark(settings: Settings, batches: set[tuple[str, datetime]]) -> None:
-    lake.write_json(marker(settings), {"batches": [[table, hour.isoformat()] for table, hour in sorted(batches)]})
+    files.write_json(marker(settings), {"batches": [[table, hour.isoformat()] for table, hour in sorted(batches)]})
 
 
 _COUNTS = {

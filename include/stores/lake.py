@@ -1,11 +1,10 @@
-"""The behaviour lake: a DuckLake with a SQLite catalogue, its snapshots, and which of them are gated.
+"""The behaviour lake: a DuckLake with a catalogue in SQLite or Postgres, its snapshots, and which of them are gated.
 
 One writer at a time (see `include.stores.lock`); any number of readers beside it.
 """
 
 import importlib.util
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -18,20 +17,29 @@ import duckdb
 
 from include.errors import BadInput
 from include.settings import Settings
+from include.stores import files
+from include.stores.object_store import duckdb_secret
 
-EXTENSIONS = ("ducklake", "sqlite_scanner")
 ALIAS = "lake"
+CATALOGUE = "catalogue.sqlite"
+
+
+def extensions(settings: Settings) -> tuple[str, ...]:
+    """DuckDB's extensions that a home needs."""
+    others = ("sqlite_scanner",) if settings.lake_catalogue is None else ("postgres_scanner", "httpfs")
+    return ("ducklake", *others)
 
 
 def install_extensions(settings: Settings) -> Path:
-    """Install DuckDB's extensions from their Python packages into the home, once, and return that folder."""
-    directory = settings.cache / "duckdb_extensions"
+    """Install DuckDB's extensions from their Python packages on this machine, once, and return that folder."""
+    directory = settings.work / "duckdb_extensions"
     version = f"v{duckdb.__version__}"
-    if all(any((directory / version).glob(f"*/{name}.duckdb_extension")) for name in EXTENSIONS):
+    wanted = extensions(settings)
+    if all(any((directory / version).glob(f"*/{name}.duckdb_extension")) for name in wanted):
         return directory
     directory.mkdir(parents=True, exist_ok=True)
     with duckdb.connect(config={"extension_directory": str(directory)}) as connection:
-        for name in EXTENSIONS:
+        for name in wanted:
             spec = importlib.util.find_spec(f"duckdb_extension_{name}")
             if spec is None or spec.origin is None:
                 raise BadInput(f"the package duckdb-extension-{name} is missing: run make install")
@@ -42,12 +50,53 @@ def install_extensions(settings: Settings) -> Path:
 
 def exists(settings: Settings) -> bool:
     """Whether anything was ever cleaned into the lake."""
-    return catalogue(settings).exists()
+    if settings.lake_catalogue is None:
+        return catalogue_file(settings).exists()
+    from include.stores import postgres
+
+    return postgres.has_lake(settings)
 
 
-def catalogue(settings: Settings) -> Path:
-    """The SQLite file that holds the lake's catalogue."""
-    return settings.lake / "catalogue.sqlite"
+def catalogue_file(settings: Settings) -> Path:
+    """The SQLite file that holds the catalogue of a home on this machine."""
+    return settings.lake / CATALOGUE
+
+
+def require_one_folder(settings: Settings, what: str) -> None:
+    """Refuse what works on the files of a home that is all in one folder.
+
+    Raises:
+        BadInput: the home is on an object store, or its catalogue is in Postgres.
+    """
+    if files.is_remote(settings.home) or settings.lake_catalogue is not None:
+        raise BadInput(
+            f"{what} works on a home that is one folder; {settings.home} has its files or its catalogue elsewhere: use "
+            "the object store's versions and life-cycle rules, and pg_dump (docs/runbooks/restore.md)"
+        )
+
+
+def catalogue(settings: Settings) -> tuple[str, dict[str, str]]:
+    """Where the lake's catalogue is.
+
+    Returns:
+        What follows `ducklake:` in an address, without what is secret; and the parameters of DuckDB's secret of type
+        postgres that completes it, empty for SQLite.
+    """
+    if settings.lake_catalogue is None:
+        return f"sqlite:{catalogue_file(settings)}", {}
+    from include.stores import postgres
+
+    found = postgres.parameters(settings)
+    names = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER", "password": "PASSWORD"}
+    secret = {names[key]: value for key, value in found.items() if key in names}
+    rest = (f"{key}={_quoted(value)}" for key, value in found.items() if key not in names)
+    return f"postgres:{' '.join(rest)}", secret
+
+
+def _quoted(value: str) -> str:
+    """A value as a libpq connection string holds it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def data(settings: Settings) -> Path:
@@ -64,18 +113,39 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
     """
     if read_only and not exists(settings):
         raise BadInput(f"there is no lake in {settings.home} yet: land a file and run `python -m include clean`")
-    settings.lake.mkdir(parents=True, exist_ok=True)
+    files.make_folder(settings.lake)
     with duckdb.connect(config={"extension_directory": str(install_extensions(settings))}) as connection:
-        for name in EXTENSIONS:
+        for name in extensions(settings):
             connection.load_extension(name)
+        address, secret = catalogue(settings)
+        _create_secret(connection, "catalogue", "postgres", secret)
+        _create_secret(connection, "object_store", "s3", duckdb_secret(settings))
+        options = "META_SECRET 'catalogue'" if secret else "META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 10000"
         mode = "READ_ONLY" if read_only else "READ_WRITE"
-        target = f"ducklake:sqlite:{catalogue(settings)}".replace("'", "''")
-        folder = f"{data(settings)}/".replace("'", "''")
+        # dbt_project/profiles.yml attaches the lake in the same way.
         connection.execute(
-            f"ATTACH '{target}' AS {ALIAS} ({mode}, DATA_PATH '{folder}', OVERRIDE_DATA_PATH true, META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 10000, DATA_INLINING_ROW_LIMIT 0)"
+            f"ATTACH {_literal(f'ducklake:{address}')} AS {ALIAS} "
+            f"({mode}, DATA_PATH {_literal(f'{data(settings)}/')}, OVERRIDE_DATA_PATH true, {options}, DATA_INLINING_ROW_LIMIT 0)"
         )
         connection.execute(f"USE {ALIAS}")
         yield connection
+
+
+def _create_secret(connection: duckdb.DuckDBPyConnection, name: str, kind: str, values: dict[str, str]) -> None:
+    if not values:
+        return
+    pairs = ", ".join(f"{key} {_literal(value)}" for key, value in values.items())
+    try:
+        connection.execute(f"CREATE SECRET {name} (TYPE {kind}, {pairs})")
+    except duckdb.Error:  # its message would quote the statement
+        raise BadInput(
+            f"DuckDB does not take the secret for {kind}: check TIDEMARK_LAKE_CATALOGUE and TIDEMARK_OBJECT_STORE__…"
+        ) from None
+
+
+def _literal(text: str) -> str:
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
 
 
 def as_pattern(path: Path) -> str:
@@ -88,7 +158,7 @@ def copy_catalogue(settings: Settings, copy: Path) -> None:
 
     Not while this process has the lake attached: closing SQLite's files twice in one process loses its locks.
     """
-    with closing(sqlite3.connect(catalogue(settings))) as original, closing(sqlite3.connect(copy)) as target:
+    with closing(sqlite3.connect(catalogue_file(settings))) as original, closing(sqlite3.connect(copy)) as target:
         original.backup(target)
         target.execute("PRAGMA journal_mode = WAL")
 
@@ -99,17 +169,6 @@ def newest_snapshot(settings: Settings) -> int:
         row = connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
     assert row is not None
     return int(row[0])
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that a reader sees the old or the new content, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, indent=1, sort_keys=True, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 # Gates: one small file for each snapshot that a gate judged. A snapshot is gated when its file says so; the gate always
@@ -135,7 +194,7 @@ def record_gate(
         "accepted": accepted,
         **result,
     }
-    write_json(gate_file(settings, snapshot), content)
+    files.write_json(gate_file(settings, snapshot), content)
 
 
 def gate(settings: Settings, snapshot: int) -> dict[str, Any]:
@@ -152,8 +211,8 @@ def gate(settings: Settings, snapshot: int) -> dict[str, Any]:
 
 def gates(settings: Settings) -> list[dict[str, Any]]:
     """Every recorded gate result, oldest snapshot first."""
-    files = sorted((settings.lake / "gates").glob("[0-9]*.json"))
-    return [json.loads(file.read_text("utf-8")) for file in files]
+    found = sorted((settings.lake / "gates").glob("[0-9]*.json"))
+    return [json.loads(file.read_text("utf-8")) for file in found]
 
 
 def gated_snapshot(settings: Settings) -> int | None:

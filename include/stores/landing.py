@@ -21,6 +21,8 @@ from include.columns import LANDED_TABLES
 from include.errors import BadInput
 from include.readable import readable
 from include.settings import Settings
+from include.stores import files
+from include.stores.files import Entry, Listing
 from include.stores.formats.progress import Progress
 from include.stores.formats.rows import Chunk, read
 
@@ -42,12 +44,12 @@ _HOUR = re.compile(r"hr=([01]\d|2[0-3])")
 
 @dataclass(frozen=True)
 class LandedFile:
-    """One file of a batch; `name` is relative to the batch's folder."""
+    """One file of a batch; `name` is relative to the batch's folder, `version` changes when it is written anew."""
 
     path: Path
     name: str
     size: int
-    mtime_ns: int
+    version: str
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,18 @@ class Batch:
         """Changes when a file of the batch is added, replaced or removed."""
         seen = hashlib.sha256()
         for file in self.files:
-            seen.update(f"{file.name}\0{file.size}\0{file.mtime_ns}\n".encode())
+            seen.update(f"{file.name}\0{file.size}\0{file.version}\n".encode())
         return seen.hexdigest()
 
 
 def folder(settings: Settings, table: str, hour: datetime) -> Path:
     """The folder of the batch of an hour."""
-    return settings.landing / table / hour.strftime("dt=%Y-%m-%d") / hour.strftime("hr=%H")
+    return settings.landing / batch_name(table, hour)
+
+
+def batch_name(table: str, hour: datetime) -> str:
+    """The path of a batch's folder within the landing folder."""
+    return f"{table}/{hour:dt=%Y-%m-%d}/{hour:hr=%H}"
 
 
 def is_ignored(name: str) -> bool:
@@ -94,49 +101,45 @@ def batches(settings: Settings, start: datetime | None = None, end: datetime | N
 
 def _batches(settings: Settings, start: datetime | None, end: datetime | None) -> Iterator[Batch]:
     for table in LANDED_TABLES:
-        for day_folder in _entries(settings.landing / table):
+        listing = Listing(settings.landing / table)
+        for day_folder in _entries(listing, settings.landing / table):
             day = _day(day_folder)
-            for hour_folder in _entries(day_folder):
-                found = _HOUR.fullmatch(hour_folder.name)
-                if found is None or not hour_folder.is_dir():
-                    raise _stray(hour_folder)
+            for hour_folder in _entries(listing, day_folder.path):
+                found = _HOUR.fullmatch(hour_folder.path.name)
+                if found is None or not hour_folder.is_folder:
+                    raise _stray(hour_folder.path)
                 hour = day.replace(hour=int(found[1]))
                 if (start is None or hour >= start) and (end is None or hour < end):
-                    files = tuple(sorted(_files(hour_folder, hour_folder), key=lambda file: file.name))
-                    if files:
-                        yield Batch(table, hour, files)
+                    landed = tuple(sorted(_files(listing, hour_folder.path, ""), key=lambda file: file.name))
+                    if landed:
+                        yield Batch(table, hour, landed)
 
 
-def _day(path: Path) -> datetime:
-    found = _DAY.fullmatch(path.name)
-    if found is None or not path.is_dir():
-        raise _stray(path)
+def _day(folder: Entry) -> datetime:
+    found = _DAY.fullmatch(folder.path.name)
+    if found is None or not folder.is_folder:
+        raise _stray(folder.path)
     try:
         return datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
     except ValueError as error:
-        raise _stray(path) from error
+        raise _stray(folder.path) from error
 
 
 def _stray(path: Path) -> BadInput:
     return BadInput(f"{path} is no batch: wanted is landing/TABLE/dt=YYYY-MM-DD/hr=HH/FILE; move or remove it")
 
 
-def _entries(path: Path) -> list[Path]:
-    if not path.exists():
-        return []
-    return sorted(entry for entry in path.iterdir() if not is_ignored(entry.name))
+def _entries(listing: Listing, folder: Path) -> list[Entry]:
+    return [entry for entry in listing.entries(folder) if not is_ignored(entry.path.name)]
 
 
-def _files(path: Path, top: Path) -> Iterator[LandedFile]:
-    for entry in _entries(path):
-        if entry.is_dir():
-            yield from _files(entry, top)
-            continue
-        try:
-            status = entry.stat()
-        except FileNotFoundError:  # replaced while we looked: the next look finds what is there
-            continue
-        yield LandedFile(entry, entry.relative_to(top).as_posix(), status.st_size, status.st_mtime_ns)
+def _files(listing: Listing, folder: Path, within: str) -> Iterator[LandedFile]:
+    for entry in _entries(listing, folder):
+        name = within + entry.path.name
+        if entry.is_folder:
+            yield from _files(listing, entry.path, f"{name}/")
+        else:
+            yield LandedFile(entry.path, name, entry.size, entry.version)
 
 
 def read_batches(
@@ -206,11 +209,11 @@ class _Grouped:
 
 
 def _read_file(settings: Settings, batch: Batch, file: LandedFile, grouped: _Grouped, shown: Progress) -> int:
-    name = file.path.relative_to(settings.landing).as_posix()
+    name = f"{batch_name(batch.table, batch.arrival_hour)}/{file.name}"
     hour = batch.arrival_hour.replace(tzinfo=None)
     rows = 0
-    with unwritten(file.path):
-        for chunk in read(file.path):
+    with files.local(file.path, settings.work) as here, unwritten(here):
+        for chunk in named(file.path, here, read(here)):
             grouped.add(_landed(chunk, hour, source_of(file.name), name, rows))
             rows += len(chunk.raw)
             shown.at(readable(name), chunk.position, rows)
@@ -239,6 +242,14 @@ def unwritten(path: Path) -> Iterator[None]:
         raise BadInput(
             f"{path}: was written to while it was read; deliver it whole (write aside, then rename), and try again"
         )
+
+
+def named(original: Path, copy: Path, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The chunks of a copy; what is wrong with it is said of the original."""
+    try:
+        yield from chunks
+    except BadInput as error:
+        raise BadInput(str(error).replace(str(copy), str(original))) from error
 
 
 def _landed(chunk: Chunk, hour: datetime, source: str, name: str, before: int) -> pa.Table:

@@ -1,7 +1,10 @@
-"""The one writer's lock of a home: DAG tasks and the command line take the same."""
+"""The one writer's lock of a home: DAG tasks and the command line take the same.
+
+A file lock, or an advisory lock where the lake's catalogue is in Postgres.
+"""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
@@ -12,8 +15,22 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def writing(settings: Settings) -> Iterator[None]:
-    """Hold the writer's lock; wait for whoever holds it, and say so."""
+def writing(settings: Settings) -> Iterator[Callable[[], None]]:
+    """Hold the writer's lock; wait for whoever holds it, and say so.
+
+    Yields:
+        A function to call before what cannot be taken back: it raises where the lock was lost.
+
+    Raises:
+        TidemarkError: the lock was lost before the end (only a lock in Postgres can be).
+    """
+    if settings.lake_catalogue is not None:
+        # psycopg2 is loaded only where it is needed.
+        from include.stores import postgres
+
+        with postgres.writing(settings) as confirm:
+            yield confirm
+        return
     settings.home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.home / ".writer.lock")
     try:
@@ -22,6 +39,6 @@ def writing(settings: Settings) -> Iterator[None]:
         log.warning("another writer is at work in %s; waiting for it to end", settings.home)
         lock.acquire()
     try:
-        yield
+        yield lambda: None
     finally:
         lock.release()

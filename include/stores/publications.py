@@ -7,7 +7,6 @@ publication's id; then one atomic replacement of `serving.json` makes it serve.
 import contextlib
 import hashlib
 import json
-import shutil
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from include.columns import VectorTable
 from include.errors import BadInput
 from include.settings import Settings
-from include.stores.lake import write_json
+from include.stores.files import remove_folder, write_json
 
 Manifest = dict[str, Any]
 
@@ -102,7 +101,9 @@ def candidates(settings: Settings) -> list[tuple[str, dict[str, Any], datetime]]
 
 def discard_candidate(settings: Settings, name: str) -> None:
     """Forget a candidate; what it wrote into tables is never read and is overwritten by the next run."""
-    shutil.rmtree(_candidate_folder(settings, name), ignore_errors=True)
+    # This file says that there is a candidate, so it goes first.
+    (_candidate_folder(settings, name) / "candidate.json").unlink(missing_ok=True)
+    remove_folder(_candidate_folder(settings, name))
 
 
 # Manifests
@@ -142,7 +143,7 @@ def identity(state: dict[str, Any]) -> str:
 def of_candidate(settings: Settings, name: str) -> Manifest | None:
     """The publication that a candidate became, if it was published and its switch was done."""
     found = [entry for entry in manifests(settings) if entry["candidate"] == name]
-    return found[0] if found and not _candidate_folder(settings, name).exists() else None
+    return found[0] if found and not (_candidate_folder(settings, name) / "candidate.json").exists() else None
 
 
 def add(settings: Settings, content: Manifest) -> Manifest:
@@ -194,7 +195,7 @@ def unkeep(settings: Settings, name: str) -> None:
 def remove(settings: Settings, name: str) -> None:
     """Forget a publication; from the first step on nobody sees it any more."""
     _manifest_file(settings, name).unlink(missing_ok=True)
-    shutil.rmtree(settings.publications / name, ignore_errors=True)
+    files.remove_folder(settings.publications / name)
 
 
 # The pointer

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from include.columns import VectorTable
 from include.errors import BadInput
 from include.settings import Settings
+from include.stores.files import make_folder
+from include.stores.object_store import lance_options
 
 # Lance warns of every table that it creates; set before the library is loaded.
 os.environ.setdefault("LANCE_LOG", "error")
@@ -52,8 +54,12 @@ def literal(keys: Iterable[str]) -> str:
     return ", ".join("'" + key.replace("'", "''") + "'" for key in keys)
 
 
+def _connect(home: Path) -> Any:
+    return lancedb.connect(str(home), storage_options=lance_options(home))
+
+
 def _open(home: Path, name: str, encoder_id: str) -> Any:
-    table = lancedb.connect(str(home)).open_table(name)
+    table = _connect(home).open_table(name)
     found = (table.schema.metadata or {}).get(ENCODER_ID, b"").decode()
     if found != encoder_id:
         raise BadInput(
@@ -82,8 +88,8 @@ def _write(
     fields = [pa.field(key, pa.string(), nullable=False), *list(rows.schema)[1:]]
     schema = pa.schema(fields, metadata={"encoder_id": encoder_id, **metadata})
     if base is None:
-        home.mkdir(parents=True, exist_ok=True)
-        table = lancedb.connect(str(home)).create_table(name, schema=schema, mode="overwrite")
+        make_folder(home)
+        table = _connect(home).create_table(name, schema=schema, mode="overwrite")
         # Without a declared key two writers of the same new keys would leave them twice.
         table.set_unenforced_primary_key(key)
         if rows.num_rows:

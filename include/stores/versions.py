@@ -13,7 +13,7 @@ from pathlib import Path
 
 from include.settings import Settings
 from include.stores import lake
-from include.stores.lake import write_json
+from include.stores.files import write_json
 from include.stores.maintenance import delete
 
 _SMALL = (
@@ -53,15 +53,16 @@ def _small_files(home: Path) -> Iterator[Path]:
 
 def remember(settings: Settings) -> None:
     """Copy the small files aside; from the last step on the home counts as being changed."""
+    lake.require_one_folder(settings, "a change of the home's version")
     aside = settings.home / ".migrating.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for file in _small_files(settings.home):
         copy = aside / file.relative_to(settings.home)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if file == lake.catalogue(settings):
+        if file == lake.catalogue_file(settings):
             lake.copy_catalogue(settings, copy)
-        elif not file.name.startswith(lake.catalogue(settings).name):  # its journal is in the copy
+        elif not file.name.startswith(lake.catalogue_file(settings).name):  # its journal is in the copy
             shutil.copy2(file, copy)
     os.replace(aside, _remembered(settings))
 

@@ -58,9 +58,9 @@ class Spool:
 
 
 @contextmanager
-def bounded(cache: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def bounded(work: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB that spills to disk instead of growing, and keeps the order of rows."""
-    scratch = cache / "duckdb_tmp"
+    scratch = work / "duckdb_tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"memory_limit": "1GB", "threads": 1, "temp_directory": str(scratch)}
     with duckdb.connect(config=config) as connection:

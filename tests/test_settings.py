@@ -1,0 +1,83 @@
+"""Where a home may be, and what is said of settings that cannot be."""
+
+from pathlib import Path
+
+import pytest
+
+from include.errors import BadInput
+from include.settings import REPOSITORY, Settings, load
+from include.stores import postgres
+
+CLUSTER = {
+    "TIDEMARK_HOME": "s3://tidemark/shop/home",
+    "TIDEMARK_LAKE_CATALOGUE": "postgresql://lake:secret-one@db:5432/shop?sslmode=require",
+    "TIDEMARK_OBJECT_STORE__ENDPOINT": "http://objectstore:8333",
+    "TIDEMARK_OBJECT_STORE__KEY_ID": "key",
+    "TIDEMARK_OBJECT_STORE__SECRET": "secret-two",
+}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name, value in CLUSTER.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_a_home_on_an_object_store_names_its_parts_as_a_folder_does(cluster: pytest.MonkeyPatch) -> None:
+    settings = load()
+    assert str(settings.publications / "serving.json") == "s3://tidemark/shop/home/publications/serving.json"
+    assert settings.work.is_relative_to(REPOSITORY / ".tidemark" / "work")
+    assert settings.hash == Settings(home=Path("home"), lake_catalogue=None).hash, (
+        "a result does not depend on its place"
+    )
+    cluster.setenv("TIDEMARK_HOME", "s3://tidemark/another")
+    assert load().work != settings.work
+
+
+def test_a_folder_keeps_its_scratch_inside(tmp_path: Path) -> None:
+    assert Settings(home=tmp_path).work == tmp_path / "cache"
+    assert Settings(home=tmp_path, work=tmp_path / "w").work == tmp_path / "w"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://lake:p%27w@db:5433/shop?sslmode=require",
+        r"postgres:host=db port=5433 dbname=shop user=lake password='p\'w' sslmode=require",
+    ],
+)
+def test_both_forms_of_a_catalogue_are_read(text: str, tmp_path: Path) -> None:
+    found = postgres.parameters(Settings(home=tmp_path, lake_catalogue=text))
+    expected = {"host": "db", "port": "5433", "dbname": "shop", "user": "lake", "password": "p'w", "sslmode": "require"}
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HOME", "gs://tidemark/home", "TIDEMARK_HOME: .*s3://BUCKET/PREFIX"),
+        ("HOME", "s3://tidemark//home", "TIDEMARK_HOME: .*s3://BUCKET/PREFIX"),
+        ("OBJECT_STORE__SECRET", None, "TIDEMARK_HOME: .*OBJECT_STORE__KEY_ID"),
+        ("OBJECT_STORE__ENDPOINT", "objectstore:8333", "TIDEMARK_OBJECT_STORE__ENDPOINT"),
+        ("LAKE_CATALOGUE", None, "TIDEMARK_LAKE_CATALOGUE: .*Postgres"),
+        ("LAKE_CATALOGUE", "mysql://secret-one@db", "TIDEMARK_LAKE_CATALOGUE: .*postgresql://"),
+    ],
+)
+def test_unusable_settings_are_refused_at_start(
+    cluster: pytest.MonkeyPatch, name: str, value: str | None, said: str
+) -> None:
+    if value is None:
+        cluster.delenv(f"TIDEMARK_{name}")
+    else:
+        cluster.setenv(f"TIDEMARK_{name}", value)
+    with pytest.raises(BadInput, match=said) as caught:
+        load()
+    assert "secret-" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_catalogue_that_libpq_cannot_read_is_refused_without_being_quoted(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, lake_catalogue="postgres:password=secret-one nonsense")
+    with pytest.raises(BadInput, match="libpq") as caught:
+        postgres.parameters(settings)
+    assert "secret-one" not in str(caught.value)
