@@ -27,7 +27,8 @@ from include.steps.plan import plan_rebuild, plan_update
 from include.steps.prune import keep, prune
 from include.steps.restore import restore
 from include.steps.roll_back import roll_back
-from include.stores import backups, batches, files, lake, maintenance, publications, vectors, versions
+from include.stores import backups, batches, lake, maintenance, publications, vectors, versions
+from include.stores.files import write_json
 from include.stores.lock import writing
 from tests import samples
 from tests.test_path import published, same_content
@@ -390,13 +391,13 @@ def test_a_new_home_is_of_the_present_version(tmp_path):
 def add_colour(settings):
     for entry in publications.manifests(settings):
         file = settings.publications / entry["id"] / "manifest.json"
-        files.write_json(file, {**entry, "colour": "red"})
+        write_json(file, {**entry, "colour": "red"})
 
 
 def add_table(settings):
     with lake.connect(settings, read_only=False) as connection:
         connection.execute("CREATE TABLE colours AS SELECT 'red' AS colour")
-    files.write_json(settings.lake / "gates" / "000000000099.json", {"snapshot": 99})
+    write_json(settings.lake / "gates" / "000000000099.json", {"snapshot": 99})
 
 
 def test_migrations_run_in_order_and_once(settings):

@@ -195,7 +195,7 @@ def unkeep(settings: Settings, name: str) -> None:
 def remove(settings: Settings, name: str) -> None:
     """Forget a publication; from the first step on nobody sees it any more."""
     _manifest_file(settings, name).unlink(missing_ok=True)
-    files.remove_folder(settings.publications / name)
+    remove_folder(settings.publications / name)
 
 
 # The pointer
