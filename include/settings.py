@@ -141,7 +141,7 @@ class Cleaning(Group):
     """How much of the machine `clean` takes."""
 
     memory_limit: str = Field(
-        "2GB",
+        "3GB",
         pattern=r"^[1-9]\d*(MB|GB)$",
         description="What DuckDB holds in memory while it cleans; beyond it, rows go to the disk. About 0.5 GB come on top.",
     )
