@@ -88,41 +88,44 @@
     end
 {%- endmacro %}
 
+{# The object in the column `attributes`, as JSON or as text; null if there is none that can be read. #}
+{% macro given_attributes(raw) -%}
+    case json_type({{ raw }}, '$.attributes')
+        when 'OBJECT' then json_extract({{ raw }}, '$.attributes')
+        when 'VARCHAR'
+            then case
+                when
+                    json_valid({{ raw }} ->> '$.attributes') and json_type({{ raw }} ->> '$.attributes') = 'OBJECT'
+                    and len(json_keys({{ raw }} ->> '$.attributes'))
+                    = len(list_distinct(json_keys({{ raw }} ->> '$.attributes')))
+                    then cast({{ raw }} ->> '$.attributes' as json)
+            end
+    end
+{%- endmacro %}
+
 {# The attributes that came and every unknown column, as one JSON object with sorted keys; null if there are none. An
-   empty text is none: CSV has no other way to say so, and the same row must be the same in every format. #}
-{% macro attributes(raw, known) -%}
-    {%- set given -%}
-        case json_type({{ raw }}, '$.attributes')
-            when 'OBJECT' then json_extract({{ raw }}, '$.attributes')
-            when 'VARCHAR'
-                then case
-                    when
-                        json_valid({{ raw }} ->> '$.attributes') and json_type({{ raw }} ->> '$.attributes') = 'OBJECT'
-                        and len(json_keys({{ raw }} ->> '$.attributes'))
-                        = len(list_distinct(json_keys({{ raw }} ->> '$.attributes')))
-                        then cast({{ raw }} ->> '$.attributes' as json)
-                end
-        end
-    {%- endset -%}
+   empty text is none: CSV has no other way to say so, and the same row must be the same in every format.
+   `given` is a column of `given_attributes`: what stands in a lambda is computed anew for each member. #}
+{% macro attributes(raw, given, known) -%}
     nullif(
         cast(
             to_json(
                 map_from_entries(
                     list_sort(
-                        list_concat(
-                            list_filter(
-                                coalesce(map_entries(cast({{ given }} as map(varchar, json))), []),
-                                lambda e: e.value is not null and cast(e.value as varchar) <> '""'
-                            ),
-                            list_filter(
-                                map_entries(cast({{ raw }} as map(varchar, json))),
-                                lambda e: e.value is not null and cast(e.value as varchar) <> '""'
-                                and e.key not in ('{{ known | join("', '") }}')
-                                and not (e.key = 'attributes' and ({{ given }}) is not null)
-                                and coalesce(
-                                    not list_contains(json_keys({{ given }}), e.key), true
+                        list_filter(
+                            map_entries(
+                                map_concat(
+                                    map_from_entries(
+                                        list_filter(
+                                            map_entries(cast({{ raw }} as map(varchar, json))),
+                                            lambda e: e.key not in ('{{ known | join("', '") }}')
+                                            and not (e.key = 'attributes' and {{ given }} is not null)
+                                        )
+                                    ),
+                                    cast({{ given }} as map(varchar, json))
                                 )
-                            )
+                            ),
+                            lambda e: e.value is not null and cast(e.value as varchar) <> '""'
                         )
                     )
                 )

@@ -9,7 +9,8 @@ with landed as (
         row_number,
         raw,
         read_error,
-        case when read_error is null then cast(raw as json) end as came
+        case when read_error is null then cast(raw as json) end as came,
+        {{ given_attributes('came') }} as given
     from {{ source('landed', 'events') }}
     where source not in ('{{ var("sources_of_their_own") | join("', '") }}')
 ),
@@ -19,7 +20,7 @@ extracted as (
         *,
         json_extract_string(came, ['$.{{ scalars | join("', '$.") }}']) as texts,
         json_type(came, ['$.{{ scalars | join("', '$.") }}']) as types,
-        {{ attributes('came', scalars) }} as attributes
+        {{ attributes('came', 'given', scalars) }} as attributes
     from landed
 ),
 

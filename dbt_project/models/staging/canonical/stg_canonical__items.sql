@@ -9,7 +9,8 @@ with landed as (
         row_number,
         raw,
         read_error,
-        case when read_error is null then cast(raw as json) end as came
+        case when read_error is null then cast(raw as json) end as came,
+        {{ given_attributes('came') }} as given
     from {{ source('landed', 'items') }}
     where source not in ('{{ var("sources_of_their_own") | join("', '") }}')
 ),
@@ -21,7 +22,7 @@ extracted as (
         json_type(came, ['$.{{ scalars | join("', '$.") }}']) as types,
         json_type(came, '$.categories') as categories_type,
         {{ trimmed("(came ->> '$.categories')") }} as categories_came,
-        {{ attributes('came', scalars + ['categories']) }} as attributes
+        {{ attributes('came', 'given', scalars + ['categories']) }} as attributes
     from landed
 ),
 

@@ -2,7 +2,8 @@
 with landed as (
     select
         *,
-        case when read_error is null then cast(raw as json) end as came
+        case when read_error is null then cast(raw as json) end as came,
+        {{ given_attributes('came') }} as given
     from {{ source('landed', 'users') }}
 ),
 
@@ -14,7 +15,7 @@ extracted as (
         ) as has_wrong_type,
         {{ trimmed("(came ->> '$.user_id')") }} as user_id,
         {{ trimmed("(came ->> '$.created_at')") }} as created_at_came,
-        {{ attributes('came', scalars) }} as attributes
+        {{ attributes('came', 'given', scalars) }} as attributes
     from landed
 )
 
