@@ -76,7 +76,7 @@ def test_a_reader_sees_the_old_or_the_new_pointer_never_a_part(settings, monkeyp
     def die(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("include.stores.lake.os.replace", die)
+    monkeypatch.setattr("include.stores.files.os.replace", die)
     with pytest.raises(KeyboardInterrupt):
         publications.serve(settings, second["id"], "published", pin=False)
     assert publications.serving_id(settings) == first["id"]
