@@ -1,9 +1,9 @@
 """Pages about publications, in the home's reports beside the Data Docs."""
 
-import os
 from pathlib import Path
 
 from include.settings import Settings
+from include.stores.files import write as write_file
 
 
 def path(settings: Settings, publication: str) -> Path:
@@ -14,8 +14,5 @@ def path(settings: Settings, publication: str) -> Path:
 def write(settings: Settings, publication: str, html: str) -> Path:
     """Write the page of a publication; it appears whole."""
     file = path(settings, publication)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    aside.write_text(html, "utf-8")
-    os.replace(aside, file)
+    write_file(file, html.encode("utf-8"))
     return file
