@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DATASET ?= ml-100k
 
-.PHONY: help install demo up down test test-cluster lint bench sql lock
+.PHONY: help install env demo up down test test-cluster lint bench sql lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,22 +32,28 @@ up: install ## The same, and leave Airflow with its UI running
 down: install ## Stop Airflow; no process is left
 	@$(BIN)/python -m include.embedded.airflow stop
 
+env: ## A .env for docker-compose.yaml, with new secrets
+	@sh deploy/new_env.sh
+
 test: install ## All tests (some start a real scheduler; some need ../shared/data and are skipped without)
 	@$(BIN)/python -m pytest
 
-test-cluster: install ## The tests that start Postgres and an object store, on loopback
+test-cluster: install ## The tests that start Postgres, Redis, an object store and Airflow with Celery workers, on loopback
 	@lacking=""; \
 	test -n "$$(command -v postgres; ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" || lacking="$$lacking postgresql"; \
 	command -v redis-server >/dev/null || lacking="$$lacking redis-server"; \
+	command -v docker-compose >/dev/null || lacking="$$lacking docker-compose"; \
 	test -z "$$lacking" || { echo "error: these Debian packages are missing: apt-get install$$lacking"; exit 2; }
 	@$(BIN)/python -m pytest -m cluster
 
-lint: install ## ruff, mypy, sqlfluff, import contracts
+lint: install ## ruff, mypy, sqlfluff, import contracts, hadolint, compose-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" sqlfluff lint dbt_project/models dbt_project/tests
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/compose-lint check --quiet docker-compose.yaml
 
 bench: install ## Benchmarks: ratios measured in one run
 	@for file in benchmarks/bench_*.py; do name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; done

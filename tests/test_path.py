@@ -51,10 +51,11 @@ def lists(settings, manifest):
     return {row["user_id"]: row for row in found.to_pylist()}
 
 
-def same_content(settings, one, other):
-    """Promise 3: the same keys, vectors equal to 1e-6, the same lists."""
+def same_content(settings, one, other, elsewhere=None):
+    """Promise 3: the same keys, vectors equal to 1e-6, the same lists. The other one may be of a home elsewhere."""
+    elsewhere = elsewhere or settings
     for name in (VectorTable.ITEMS, VectorTable.USERS):
-        a, b = table(settings, one, name), table(settings, other, name)
+        a, b = table(settings, one, name), table(elsewhere, other, name)
         key = a.schema.field(0).name
         assert a[key].to_pylist() == b[key].to_pylist()
         for column in a.schema.names:
@@ -62,7 +63,7 @@ def same_content(settings, one, other):
                 a.schema.field(column).type
             ):
                 assert np.abs(vectors.vector_array(a[column]) - vectors.vector_array(b[column])).max() <= 1e-6
-    a, b = lists(settings, one), lists(settings, other)
+    a, b = lists(settings, one), lists(elsewhere, other)
     assert {user: row["items"] for user, row in a.items()} == {user: row["items"] for user, row in b.items()}
     for user, row in a.items():
         assert row["scores"] == pytest.approx(b[user]["scores"], abs=2e-6)
