@@ -27,7 +27,7 @@ from include.steps.plan import plan_rebuild, plan_update
 from include.steps.prune import keep, prune
 from include.steps.restore import restore
 from include.steps.roll_back import roll_back
-from include.stores import backups, batches, lake, maintenance, publications, vectors, versions
+from include.stores import backups, batches, lake, maintenance, pages, publications, vectors, versions
 from include.stores.files import write_json
 from include.stores.lock import writing
 from tests import samples
@@ -83,10 +83,14 @@ def files(home: Path) -> dict[str, bytes]:
 def test_retention_takes_old_publications_with_all_that_only_they_needed(settings, tmp_path):
     first, second, third = ids(settings)
     before = exports(settings, [second, third], tmp_path)
+    for name in (first, second):
+        pages.write(settings, name, "<p>what changed</p>")
     summary = prune(settings)
     assert summary["publications"] == [first]
     assert summary["staying"] == {second: "a rollback returns to it", third: "serves"}
     assert ids(settings) == [second, third]
+    assert not pages.path(settings, first).exists()
+    assert pages.path(settings, second).exists()
     manifests = {name: publications.manifest(settings, name) for name in (second, third)}
     named = {
         number for entry in manifests.values() for number in (entry["lake_snapshot"], entry["lists"]["lake_snapshot"])
@@ -142,7 +146,9 @@ def test_a_run_under_way_keeps_its_base_its_snapshot_and_its_versions(settings):
     )
     hour = Retention(days=1e-9, grace_hours=1)
     assert prune(Settings(home=settings.home, retention=hour))["staying"][first] == "a run under way builds on it"
-    assert 9 in maintenance.snapshots(settings)
+    # The run reports what changed since its base, so every snapshot since then is there, and its own.
+    since = range(publications.manifest(settings, first)["lake_snapshot"], lake.newest_snapshot(settings) + 1)
+    assert {9, *since} <= set(maintenance.snapshots(settings))
     encoder_id = state["encoder_id"]
     assert vectors.read(settings, encoder_id, VectorTable.USERS, table["version"]).num_rows > 0
     assert prune(settings)["candidates"] == [name], "one that has not got on for the grace is given up"

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 Migration = Callable[[Settings], None]
 
 MIGRATIONS: tuple[Migration, ...] = ()
-"""In order; the first takes a home from version 1 to 2, and so on. See docs/adr/0009-maintenance.md for what one may do."""
+"""In order; the first takes a home from version 1 to 2, and so on. See docs/adr/0011-maintenance.md for what one may do."""
 
 
 def opened(settings: Settings, migrations: Sequence[Migration] = MIGRATIONS) -> Settings:

@@ -8,7 +8,7 @@ from typing import Any
 from include.columns import VectorTable
 from include.models import encoder
 from include.settings import Settings
-from include.stores import artefacts, lake, maintenance, publications, vectors
+from include.stores import artefacts, lake, maintenance, pages, publications, vectors
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,7 @@ def let_go(settings: Settings, plan: Plan, age: timedelta) -> dict[str, Any]:
         publications.discard_candidate(settings, name)
     for name in plan.publications:
         publications.remove(settings, name)
+        maintenance.delete(pages.path(settings, name))
         log.info("publication %s is gone", name)
     named = publications.manifests(settings)
     under_way = [state for _, state, _ in publications.candidates(settings)]
@@ -123,13 +124,15 @@ def expiring(settings: Settings, named: list[publications.Manifest], under_way: 
     """Lake snapshots that nothing needs.
 
     A publication needs its own and that of its lists. What changed is read from all snapshots since the newest
-    publication's and since the gated one, so that none of those goes.
+    publication's, since the gated one, and since that of what a run under way builds on, so that none of those goes.
     """
     gated, newest = lake.gated_snapshot(settings), publications.newest(settings)
     if gated is None:
         return []
-    read_on_from = gated if newest is None else min(gated, newest["lake_snapshot"])
-    naming = [*named, *(state for state in under_way if state)]
+    states = [state for state in under_way if state]
+    bases = {state["base"] for state in states} | ({newest["id"]} if newest is not None else set())
+    read_on_from = min([gated, *(entry["lake_snapshot"] for entry in named if entry["id"] in bases)])
+    naming = [*named, *states]
     needed = {number for entry in naming for number in (entry["lake_snapshot"], entry["lists"]["lake_snapshot"])}
     return [number for number in maintenance.snapshots(settings) if number < read_on_from and number not in needed]
 
