@@ -134,9 +134,23 @@ def land(
 def clean(
     start: Annotated[str | None, typer.Option("--from", metavar="T", help="First arrival hour.")] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="T", help="End of the span, itself left out.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which batches, rows, users and items it would touch.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a dry run as JSON for programs.")] = False,
 ) -> None:
     """Clean landed batches into the lake and pass the gate; by default those that are new or changed."""
     settings = home()
+    if dry_run:
+        from include.steps.dry_run import dry_run as step
+        from include.steps.dry_run import dry_run_lines
+
+        found = step(settings, moment(start), moment(end))
+        if as_json:
+            printed(found)
+        else:
+            typer.echo("\n".join(dry_run_lines(found)))
+        return
     printed(_clean(settings, moment(start), moment(end)))
 
 

@@ -2,6 +2,8 @@
 
 import copy
 import json
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from include.columns import VectorTable
 from include.models.comparison import first_codes, movement, quantiles
 from include.settings import Settings
 from include.steps.compare import TOP, as_text, compare
+from include.steps.dry_run import dry_run, dry_run_lines
 from include.steps.land import land
 from include.steps.plan import plan_recommend, plan_update
 from include.steps.report import report_lines, write_page
@@ -34,7 +37,15 @@ def corrected() -> list[dict[str, Any]]:
     return rows
 
 
-TOUCHED = {"u2", "u5", "newcomer"}
+FIXED = {"u2", "u5", "newcomer"}
+RENAMED = 11
+TOUCHED = FIXED | {row["user_id"] for row in EVENTS if row["item_id"] == f"i{RENAMED}"}
+assert len(TOUCHED) < len({row["user_id"] for row in EVENTS}), "somebody must be left alone, or this shows nothing"
+
+
+def content(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file."""
+    return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in folder.rglob("*") if file.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +62,14 @@ def fixed(tmp_path_factory) -> tuple[Settings, dict[str, Any]]:
     made["before"] = published(settings, plan_recommend(settings))
     samples.write(folder / "fixed" / "events.jsonl", corrected())
     land(settings, folder / "fixed" / "events.jsonl", format="canonical", arrival="event", replace=True)
+    samples.write(folder / "items2.jsonl", [{**samples.items(24)[RENAMED], "title": "Quite another thing"}])
+    land(settings, folder / "items2.jsonl", format="canonical", arrival=samples.FIRST + timedelta(hours=HOURS - 1))
+    files = content(settings.home)
+    made["dry run"] = dry_run(settings, samples.FIRST, samples.FIRST + timedelta(hours=HOURS))
+    made["dry run of one hour"] = dry_run(settings, samples.FIRST, samples.FIRST + timedelta(hours=1))
+    made["left behind"] = {name for name, size in content(settings.home).items() if files.get(name) != size}
     cleaned(settings)
+    made["nothing more"] = dry_run(settings)
     plan = plan_update(settings)
     made["touched"] = publications.touched(settings, plan["candidate"])
     made["after"] = published(settings, plan)
@@ -80,7 +98,7 @@ def test_a_comparison_names_who_moved_and_which_lists_changed(fixed):
     users = found["users"]
     assert (users["came"], users["went"], users["refused"]) == (1, 0, {})
     assert {row["user_id"] for row in users["most"]} == TOUCHED - {"newcomer"}
-    assert users["moved"] == 2
+    assert users["moved"] == len(TOUCHED) - 1
     a = {row["user_id"]: row for row in table(settings, made["before"], VectorTable.USERS).to_pylist()}
     b = {row["user_id"]: row for row in table(settings, made["after"], VectorTable.USERS).to_pylist()}
     for row in users["most"]:
@@ -188,14 +206,14 @@ def test_an_update_reports_what_it_changed(fixed):
     assert report["rows"]["fct_interactions"] == counts
     assert (counts["added"], counts["removed"]) == (1, 1)
     assert report["rows"]["dim_users"]["added"] == 1
-    assert report["users"] == {"touched": 3, "ids": sorted(TOUCHED)}
+    assert report["users"] == {"touched": len(TOUCHED), "ids": sorted(TOUCHED)}
     assert report["items"] == {"touched": len(made["touched"]["items"]), "ids": made["touched"]["items"][:20]}
     assert report["moved"] == found["users"]
     assert report["lists"]["home"]["changed"] == found["lists"]["home"]["changed"]
     assert "report" not in made["before"]["run"], "everything was computed anew, so there is nothing to compare with"
     lines = "\n".join(report_lines(report))
     assert f"fct_interactions 1 added, {counts['changed']} changed, 1 removed" in lines
-    assert "users touched: 3 (newcomer, u2, u5)" in lines
+    assert f"users touched: {len(TOUCHED)} ({', '.join(sorted(TOUCHED))})" in lines
 
 
 def test_the_page_of_a_publication_shows_the_report_and_escapes_it(fixed):
@@ -210,3 +228,39 @@ def test_the_page_of_a_publication_shows_the_report_and_escapes_it(fixed):
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "\x1b" not in text
+
+
+def test_a_dry_run_foretells_what_the_clean_then_touches(fixed):
+    _, made = fixed
+    found, report = made["dry run"], made["after"]["run"]["report"]
+    assert {batch["state"] for batch in found["batches"]} == {"changed", "new"}
+    assert sum(batch["rows_before"] for batch in found["batches"]) == 160
+    assert sum(batch["rows_after"] for batch in found["batches"]) == 162, "an event and an item more"
+    for mart in ("fct_interactions", "fct_user_texts"):
+        assert found["rows"][mart] == report["rows"][mart]
+    assert found["rows"]["item versions"] == {"added": 1, "changed": 0, "removed": 0}
+    assert found["users"]["ids"] == made["touched"]["users"]
+    assert found["users"]["changed"] == len(TOUCHED) <= found["users"]["recomputed"]
+    assert f"i{RENAMED}" in found["items"]["ids"]
+    assert set(found["items"]["ids"]) <= set(made["touched"]["items"])
+    lines = "\n".join(dry_run_lines(found))
+    assert "events 2024-03-01T00:00:00+00:00: changed" in lines
+    assert made["nothing more"]["batches"] == []
+    assert "nothing to clean" in "\n".join(dry_run_lines(made["nothing more"]))
+
+
+def test_a_dry_run_takes_the_span_and_leaves_nothing(fixed):
+    _, made = fixed
+    assert {batch["arrival_hour"] for batch in made["dry run of one hour"]["batches"]} == {samples.FIRST.isoformat()}
+    assert made["left behind"] == set()
+
+
+def test_a_dry_run_of_an_empty_home_makes_no_lake(tmp_path):
+    settings = Settings(home=tmp_path / "home")
+    land(settings, samples.write(tmp_path / "events.jsonl", EVENTS[:20]), format="canonical")
+    before = content(settings.home)
+    found = dry_run(settings)
+    assert found["rows"]["fct_interactions"]["added"] == sum(row["item_id"] is not None for row in EVENTS[:20])
+    assert set(found["users"]["ids"]) == {row["user_id"] for row in EVENTS[:20]}
+    assert content(settings.home) == before
+    assert not lake.exists(settings)

@@ -75,3 +75,15 @@
     copy (select * from {{ this }})
     to '{{ var("touched") | replace("'", "''") }}/{{ this.identifier }}-{{ invocation_id }}.parquet' (format parquet)
 {% endmacro %}
+
+{# A dry run leaves nothing in the lake: what the touched users and items would become goes into files. #}
+{% macro keep_dry_run() %}
+    {% if execute and var('dry_run') %}
+        {% for name in ['fct_interactions', 'fct_user_texts', 'int_item_outcomes', 'int_user_outcomes'] %}
+            {% do run_query(
+                'copy (from memory.' ~ target.schema ~ '.' ~ name ~ ") to '" ~ (var('dry_run') | replace("'", "''"))
+                ~ '/' ~ name ~ ".parquet' (format parquet)"
+            ) %}
+        {% endfor %}
+    {% endif %}
+{% endmacro %}

@@ -42,11 +42,7 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
         TidemarkError: a model of dbt failed; likewise.
     """
     with lock.writing(settings):
-        chosen = [
-            batch
-            for batch in batches.stale(settings, start, end)
-            if batch.state != "vanished" or start is not None or end is not None
-        ]
+        chosen = choose(settings, start, end)
         nodes: list[dict[str, Any]] = []
         before = _newest(settings)
         seconds = {"read": 0.0, "dbt": 0.0}
@@ -61,6 +57,15 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
             "changed": snapshot != before,
             "seconds": seconds,
         }
+
+
+def choose(settings: Settings, start: datetime | None, end: datetime | None) -> list[batches.Stale]:
+    """The batches that a clean of a span takes: the stale ones; those without files only where a span is given."""
+    return [
+        batch
+        for batch in batches.stale(settings, start, end)
+        if batch.state != "vanished" or start is not None or end is not None
+    ]
 
 
 def _newest(settings: Settings) -> int | None:
@@ -80,28 +85,29 @@ def _clean(settings: Settings, chosen: list[batches.Stale]) -> tuple[list[dict[s
     start = time.monotonic()
     prepare(settings, chosen)
     read = time.monotonic()
-    nodes = _build(settings)
+    nodes = build(settings)
     seconds = {"read": round(read - start, 3), "dbt": round(time.monotonic() - read, 3)}
     batches.finish(settings, {(batch.table, batch.arrival_hour) for batch in chosen})
-    shutil.rmtree(_landed_rows(settings))
+    shutil.rmtree(landed_rows(settings))
     return nodes, seconds
 
 
-def _landed_rows(settings: Settings) -> Path:
+def landed_rows(settings: Settings) -> Path:
+    """Where dbt finds the rows of the batches under way."""
     return settings.work / "landed_rows"
 
 
 def prepare(settings: Settings, chosen: list[batches.Stale]) -> None:
     """Read the rows of some batches to where dbt finds them, and mark the batches as under way."""
-    rows = _landed_rows(settings)
+    rows = landed_rows(settings)
     shutil.rmtree(rows, ignore_errors=True)  # the writer's lock is ours: nobody reads an earlier one
     rows.mkdir(parents=True)
-    _read(settings, chosen, rows)
+    read_rows(settings, chosen, rows)
     batches.begin(settings, {(batch.table, batch.arrival_hour) for batch in chosen})
 
 
-def _read(settings: Settings, chosen: list[batches.Stale], out: Path) -> None:
-    """Write the rows of the batches, and a table of the batches themselves, as dbt's sources."""
+def read_rows(settings: Settings, chosen: list[batches.Stale], out: Path) -> dict[tuple[str, datetime], int]:
+    """Write the rows of the batches, and a table of the batches themselves, as dbt's sources; returns the rows of each."""
     wanted = {(batch.table, batch.arrival_hour) for batch in chosen if batch.fingerprint is not None}
     hours = [hour for _, hour in wanted]
     found = [
@@ -126,14 +132,18 @@ def _read(settings: Settings, chosen: list[batches.Stale], out: Path) -> None:
     pq.write_table(record, out / "batches" / "0000.parquet")
     for table in LANDED_TABLES:
         log.info("landed %s rows: %d", table, sum(n for (name, _), n in counts.items() if name == table))
+    return counts
 
 
-def dbt(settings: Settings, *arguments: str, variables: dict[str, Any] | None = None) -> Any:
+def dbt(
+    settings: Settings, *arguments: str, variables: dict[str, Any] | None = None, reads: Settings | None = None
+) -> Any:
     """Run dbt in this process on the project and the lake of the home; returns its `dbtRunnerResult`.
 
     Args:
         arguments: dbt's own, such as "build".
         variables: values of the project's vars besides those that follow from the settings.
+        reads: for a dry run, the home whose lake is read and not written; whatever else dbt needs is in the home of the settings.
     """
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
@@ -141,31 +151,33 @@ def dbt(settings: Settings, *arguments: str, variables: dict[str, Any] | None = 
     project = batches.DBT_PROJECT
     (settings.work / "duckdb_temporary").mkdir(parents=True, exist_ok=True)
     files.make_folder(settings.lake)
-    address, secret = lake.catalogue(settings)
+    source = reads or settings
+    address, secret = lake.catalogue(source)
     # dbt keeps the values of names that begin so out of its logs, wherever the same letters stand.
     reached = {
         f"{'DBT_ENV_SECRET' if key in SECRETS else 'LAKE'}_{kind}_{key}": value
-        for kind, values in (("CATALOGUE", secret), ("STORE", duckdb_secret(settings)))
+        for kind, values in (("CATALOGUE", secret), ("STORE", duckdb_secret(source)))
         for key, value in values.items()
     }
     environment = reached | {
         "LAKE_CATALOGUE": address,
-        "LAKE_DATA": f"{lake.data(settings)}/",
-        "LAKE_EXTENSIONS": str(lake.install_extensions(settings)),
+        "LAKE_DATA": f"{lake.data(source)}/",
+        "LAKE_READ_ONLY": str(reads is not None),
+        "LAKE_EXTENSIONS": str(lake.install_extensions(source)),
         "LAKE_TEMPORARY": str(settings.work / "duckdb_temporary"),
         "LAKE_MEMORY": settings.cleaning.memory_limit,
         "LAKE_DBT_PLUGINS": str(project / "plugins"),
     }
     # The same values in every run of a home, so that dbt need not parse the project again.
     values = {
-        "landed_rows": _in_sources(_landed_rows(settings)),
+        "landed_rows": _in_sources(landed_rows(settings)),
         "touched": str(batches.touched_folder(settings)),
         "touched_rows": _in_sources(batches.touched_folder(settings)),
         "earliest_event": settings.earliest_event,
     }
     options = [
         *("--project-dir", str(project), "--profiles-dir", str(project)),
-        *("--target", "lake" if settings.lake_catalogue is None else "cluster"),
+        *("--target", "lake" if source.lake_catalogue is None else "cluster"),
         *("--target-path", str(settings.work / "dbt"), "--log-path", str(settings.work / "dbt")),
         *("--log-level", "none", "--log-level-file", "none", "--no-use-colors"),
         *("--vars", json.dumps(values | (variables or {}))),
@@ -206,8 +218,14 @@ def _log_node(event: Any) -> None:
         log.info("dbt %s: %s (%.1f s)", event.data.node_info.node_name, result.status, result.execution_time)
 
 
-def _build(settings: Settings) -> list[dict[str, Any]]:
-    outcome = dbt(settings, "build", "--exclude-resource-type", "unit_test", "exposure")
+def build(settings: Settings, *arguments: str, **options: Any) -> list[dict[str, Any]]:
+    """Run dbt's `build` with further arguments and the options of `dbt`; returns its nodes.
+
+    Raises:
+        GateFailed: a data test failed.
+        TidemarkError: a model failed, or dbt did not run.
+    """
+    outcome = dbt(settings, "build", "--exclude-resource-type", "unit_test", "exposure", *arguments, **options)
     results = getattr(outcome.result, "results", None) or []
     nodes = [
         {

@@ -40,7 +40,7 @@ def gate_lake(settings: Settings) -> dict[str, Any]:
         if not lake.exists(settings):
             return summary
         with lake.connect(settings) as connection:
-            if not _cleaned(connection):
+            if not lake.has_table(connection, "int_batches"):
                 return summary
             snapshot = _newest(connection)
             since = lake.gated_snapshot(settings)
@@ -94,14 +94,6 @@ def _refuse_unfinished(settings: Settings) -> None:
             f"a clean of {len(unfinished)} batches, {hours[0]:%Y-%m-%dT%H} to {hours[-1]:%Y-%m-%dT%H}, did not finish: "
             "clean these hours again (`python -m include clean`), then run the gate"
         )
-
-
-def _cleaned(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether a clean ever got as far as its audit."""
-    found = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE database_name = ? AND table_name = 'int_batches'", [lake.ALIAS]
-    ).fetchone()
-    return bool(found and found[0])
 
 
 def _newest(connection: duckdb.DuckDBPyConnection) -> int:

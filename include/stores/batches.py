@@ -57,13 +57,21 @@ def _cleaned(settings: Settings) -> dict[tuple[str, datetime], tuple[str, str]]:
     if not lake.exists(settings):
         return {}
     with lake.connect(settings) as connection:
-        known = connection.execute(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND table_name = ?", [lake.ALIAS, _RECORD]
-        ).fetchone()
-        if known is None:
+        if not lake.has_table(connection, _RECORD):
             return {}
         rows = connection.execute(f"SELECT landed_table, arrival_hour, fingerprint, rules FROM {_RECORD}").fetchall()
     return {(table, hour.replace(tzinfo=UTC)): (fingerprint, rule) for table, hour, fingerprint, rule in rows}
+
+
+def cleaned_rows(settings: Settings) -> dict[tuple[str, datetime], int] | None:
+    """Rows of every batch that was cleaned, as they were landed then; None where the lake has no tables yet."""
+    if not lake.exists(settings):
+        return None
+    with lake.connect(settings) as connection:
+        if not lake.has_table(connection, _RECORD):
+            return None
+        rows = connection.execute(f"SELECT landed_table, arrival_hour, n_landed FROM {_RECORD}").fetchall()
+    return {(table, hour.replace(tzinfo=UTC)): n for table, hour, n in rows}
 
 
 def stale(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> list[Stale]:
@@ -126,10 +134,15 @@ def unfinished(settings: Settings) -> set[tuple[str, datetime]]:
 def begin(settings: Settings, batches: set[tuple[str, datetime]]) -> None:
     """Mark batches as under way, beside those that earlier cleans left."""
     _mark(settings, unfinished(settings) | batches)
-    files.make_folder(touched_folder(settings))
-    for model, column in _TOUCHED.items():  # an empty file each: dbt reads what is there, and something must be
+    touch_nothing(touched_folder(settings))
+
+
+def touch_nothing(folder: Path) -> None:
+    """Write an empty file for each model that remembers: dbt reads what is there, and something must be."""
+    files.make_folder(folder)
+    for model, column in _TOUCHED.items():
         nothing = pa.table({column: pa.array([], pa.string())})
-        with (touched_folder(settings) / f"{model}-none.parquet").open("wb") as file:
+        with (folder / f"{model}-none.parquet").open("wb") as file:
             pq.write_table(nothing, file)
 
 

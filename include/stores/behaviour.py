@@ -345,26 +345,26 @@ def net_changes(table: str, before: int, after: int) -> str:
     )"""
 
 
+def count_changes(connection: duckdb.DuckDBPyConnection, net: str, key: tuple[str, ...]) -> dict[str, int]:
+    """How many keys were added, changed and removed, of rows as `net_changes` gives them."""
+    row = connection.execute(
+        f"""
+        WITH keys AS (
+            SELECT bool_or(net > 0) AS came, bool_or(net < 0) AS went FROM {net} GROUP BY {", ".join(key)}
+        )
+        SELECT count(*) FILTER (WHERE NOT went), count(*) FILTER (WHERE came AND went), count(*) FILTER (WHERE NOT came)
+        FROM keys
+        """
+    ).fetchone()
+    assert row is not None
+    return dict(zip(("added", "changed", "removed"), row, strict=True))
+
+
 def row_changes(connection: duckdb.DuckDBPyConnection, before: int, after: int) -> dict[str, dict[str, int]]:
     """How many rows of each mart were added, changed and removed between two snapshots, by their keys."""
-    names = ("added", "changed", "removed")
-    found = {table: dict.fromkeys(names, 0) for table in KEYS}
     if after <= before:
-        return found
-    for table, key in KEYS.items():
-        row = connection.execute(
-            f"""
-            WITH keys AS (
-                SELECT bool_or(net > 0) AS came, bool_or(net < 0) AS went
-                FROM {net_changes(table, before, after)} GROUP BY {", ".join(key)}
-            )
-            SELECT count(*) FILTER (WHERE NOT went), count(*) FILTER (WHERE came AND went), count(*) FILTER (WHERE NOT came)
-            FROM keys
-            """
-        ).fetchone()
-        assert row is not None
-        found[table] = dict(zip(names, row, strict=True))
-    return found
+        return {table: dict.fromkeys(("added", "changed", "removed"), 0) for table in KEYS}
+    return {table: count_changes(connection, net_changes(table, before, after), key) for table, key in KEYS.items()}
 
 
 def _passed(

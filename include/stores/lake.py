@@ -57,6 +57,14 @@ def exists(settings: Settings) -> bool:
     return postgres.has_lake(settings)
 
 
+def has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Whether the lake has a table; those of dbt come with the first clean."""
+    found = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE database_name = ? AND table_name = ?", [ALIAS, name]
+    ).fetchone()
+    return bool(found and found[0])
+
+
 def catalogue_file(settings: Settings) -> Path:
     """The SQLite file that holds the catalogue of a home on this machine."""
     return settings.lake / CATALOGUE
