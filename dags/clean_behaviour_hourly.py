@@ -18,7 +18,8 @@ Yes, at any time: the same batches give the same rows. An unfinished clean is fi
 
 ## Backfill
 `airflow backfill create --dag-id clean_behaviour_hourly --from-date … --to-date … --reprocess-behavior completed`
-(both ends are included; the DAG must not be paused), or one run with the params `from` and `to` for a long history.
+(both ends are included; the DAG must not be paused), or one run with the params `from` and `to` for a long history. With
+the param `dry_run` a run only logs which batches, rows, users and items it would touch. Runbook `fix_the_data`.
 """
 
 from datetime import datetime, timedelta
@@ -55,7 +56,11 @@ def hour_param(what: str) -> Param:
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS | {"priority_weight": CLEANING_FIRST},
-    params={"from": hour_param("first hour to clean"), "to": hour_param("end of the span, not included")},
+    params={
+        "from": hour_param("first hour to clean"),
+        "to": hour_param("end of the span, not included"),
+        "dry_run": Param(False, type="boolean", description="only log what the run would touch, and skip the rest"),
+    },
     tags=[Tag.TIDEMARK, Tag.CLEANING, Tag.HOURLY],
     doc_md=__doc__,
 )
@@ -69,11 +74,14 @@ def clean_behaviour_hourly() -> None:
     ) -> dict[str, Any]:
         """Clean the batches of this run's hours with one dbt build."""
         from include.steps.clean import clean
+        from include.steps.dry_run import dry_run
 
         def clean_interval(settings: Any) -> dict[str, Any]:
             start, end = whole_hours(params["from"], params["to"]) or (data_interval_start, data_interval_end)
             if start is None:
                 raise BadInput("this run has no data interval: give it the params from and to")
+            if params["dry_run"]:
+                return dry_run(settings, start, end)
             try:
                 summary = clean(settings, start, end)
             except Exception as error:
@@ -82,7 +90,10 @@ def clean_behaviour_hourly() -> None:
             ti.xcom_push(NODES, summary["nodes"])
             return {key: value for key, value in summary.items() if key != "nodes"}
 
-        return run_step(clean_interval)
+        summary = run_step(clean_interval)
+        if params["dry_run"]:
+            raise AirflowSkipException("a dry run: nothing was cleaned")
+        return summary
 
     @task(trigger_rule="all_done", execution_timeout=timedelta(minutes=5))
     def list_models(ti: Any = None) -> list[dict[str, Any]]:

@@ -347,7 +347,7 @@ def publications_diff(
     """Compare two publications: whose interests moved, which lists and items changed, counts, gates, what they are made of."""
     from include.steps.compare import as_text, compare
 
-    found = compare(load(), before, after, top)
+    found = compare(home(), before, after, top)
     if as_json:
         printed(found)
     else:
@@ -357,11 +357,13 @@ def publications_diff(
 @publications_app.command()
 def rollback(
     publication: Annotated[str | None, typer.Argument(help="Where to; by default the one that served before.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; recorded.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would serve.")] = False,
 ) -> None:
     """Let an earlier publication serve again, at once, and pin it there until `unpin`."""
-    from include.steps.roll_back import roll_back
+    from include.steps.roll_back import choose_publication, roll_back
 
-    printed(roll_back(home(), publication))
+    printed(choose_publication(home(), publication) if dry_run else roll_back(home(), publication, reason))
 
 
 @publications_app.command()

@@ -23,6 +23,7 @@ log = logging.getLogger("tidemark")
 OWNER = "tidemark"
 WRITER_POOL = "tidemark_writer"  # one slot: who writes the lake or the vectors waits here for the writer before it
 CLEANING_FIRST = 100  # priority in that pool: during a backfill the updates of several hours become one
+SWITCHING_FIRST = 200  # and somebody waits for a rollback
 DBT_FAILED = ("error", "fail", "runtime error")
 HEADINGS = ("What", "Inputs → outputs", "If it fails", "Safe to re-run?", "Backfill")
 START = datetime(1990, 1, 1, tzinfo=UTC)  # histories start long ago, and any of their hours may be backfilled
@@ -38,6 +39,7 @@ class Tag(StrEnum):
     DAILY = "daily"
     MAINTENANCE = "maintenance"
     ON_ASSET = "on-asset"
+    BY_HAND = "by-hand"
 
 
 DEFAULT_ARGS: dict[str, Any] = {
@@ -56,6 +58,9 @@ RUNBOOKS = {
     "check_vectors": "failed_gate",
     "check_lists": "failed_gate",
     "maintain_stores": "disk_full",
+    "choose": "fix_the_data",
+    "roll_back": "fix_the_data",
+    "compare": "fix_the_data",
 }
 
 

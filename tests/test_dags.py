@@ -20,7 +20,13 @@ import pytest
 from include.settings import REPOSITORY, Settings
 
 HEAVY = ("torch", "transformers", "lancedb", "duckdb", "great_expectations", "pandas")
-DAG_IDS = {"clean_behaviour_hourly", "update_interests", "recommend_daily", "maintain_stores_daily"}
+DAG_IDS = {
+    "clean_behaviour_hourly",
+    "update_interests",
+    "recommend_daily",
+    "maintain_stores_daily",
+    "roll_back_publication",
+}
 CHAIN = [
     "plan",
     "embed_texts",
@@ -202,7 +208,12 @@ def test_every_task_has_owner_retries_timeout_and_doc(facts: dict[str, Any]) -> 
 
 def test_writers_wait_in_the_pool(facts: dict[str, Any]) -> None:
     outside = {name for name, task in tasks_of(facts) if task["pool"] != facts["pool"]}
-    assert outside == {"clean_behaviour_hourly.list_models", "clean_behaviour_hourly.show_model"}
+    assert outside == {
+        "clean_behaviour_hourly.list_models",
+        "clean_behaviour_hourly.show_model",
+        "roll_back_publication.choose",
+        "roll_back_publication.compare",
+    }
 
 
 def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
@@ -217,6 +228,7 @@ def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
         "update_interests": ["gated_behaviour"],
         "recommend_daily": [],
         "maintain_stores_daily": [],
+        "roll_back_publication": [],
     }
 
 
@@ -321,6 +333,11 @@ def test_the_whole_path_through_dag_test(tmp_path: Path) -> None:
     ask(airflow_home, "migrate")
     span = json.dumps({"from": first.isoformat(), "to": (first + timedelta(hours=2)).isoformat()})
 
+    dry = json.dumps({**json.loads(span), "dry_run": True})
+    looked = ask(airflow_home, "run_dag", "clean_behaviour_hourly", dry, home=settings.home)
+    assert set().union(*looked["tasks"].values()) == {"skipped"}
+    assert not (settings.lake / "catalogue.sqlite").exists()
+
     cleaned = ask(airflow_home, "run_dag", "clean_behaviour_hourly", span, home=settings.home)
     assert cleaned["state"] == "success"
     assert cleaned["tasks"]["check_lake_gate"] == ["success"]
@@ -342,6 +359,21 @@ def test_the_whole_path_through_dag_test(tmp_path: Path) -> None:
     daily = ask(airflow_home, "run_dag", "recommend_daily", "{}", home=settings.home)
     assert daily["state"] == "success"
     assert publications.serving(settings)["as_of"] == serving["as_of"]
+
+    newest, reason = publications.serving_id(settings), {"reason": "the lists look odd"}
+    earlier = publications.served_before(settings)
+    looked = ask(airflow_home, "run_dag", "roll_back_publication", json.dumps(reason), home=settings.home)
+    assert looked["tasks"] == {"choose": ["success"], "roll_back": ["skipped"], "compare": ["success"]}
+    assert publications.serving_id(settings) == newest
+    for conf, state in (({"dry_run": False}, "failed"), ({**reason, "dry_run": False}, "success")):
+        assert (
+            ask(airflow_home, "run_dag", "roll_back_publication", json.dumps(conf), home=settings.home)["state"]
+            == state
+        )
+    assert publications.serving_id(settings) == earlier != newest
+    assert publications.pinned(settings)
+    assert publications.changes(settings)[-1]["why"] == f"rolled back from {newest}: the lists look odd"
+    publications.unpin(settings)
 
     kept = [entry["id"] for entry in publications.manifests(settings)]
     for dry_run in (True, False):

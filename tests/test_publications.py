@@ -6,7 +6,7 @@ import pytest
 
 from include.errors import BadInput, GateFailed
 from include.steps.publish import publish
-from include.steps.roll_back import roll_back
+from include.steps.roll_back import choose_publication, roll_back
 from include.stores import publications
 
 
@@ -52,7 +52,11 @@ def test_rollback_pins_until_unpinned(settings):
     first, second = manifest(settings), manifest(settings, as_of="2020-01-03T00:00:00+00:00", candidate="c2")
     publications.serve(settings, first["id"], "published", pin=False)
     publications.serve(settings, second["id"], "published", pin=False)
-    assert roll_back(settings)["to"] == first["id"]
+    assert choose_publication(settings) == {"from": second["id"], "to": first["id"]}
+    assert publications.serving_id(settings) == second["id"], "choosing switches nothing"
+    change = roll_back(settings, reason=" bad lists ")
+    assert change["to"] == first["id"]
+    assert publications.changes(settings)[-1]["why"] == f"rolled back from {second['id']}: bad lists"
     assert publications.serving_id(settings) == first["id"]
     assert publications.pinned(settings)
     assert publications.newest(settings)["id"] == second["id"], "updates still build on the newest"

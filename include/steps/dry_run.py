@@ -59,7 +59,7 @@ def dry_run(settings: Settings, start: datetime | None = None, end: datetime | N
             (touched / file.name).write_bytes(file.read_bytes())
         build(
             scratch,
-            *("--select", *(f"+{model}" for model in WANTED)),
+            *("--select", *(f"+{model}" for model in WANTED), "--indirect-selection", "cautious"),
             variables={"marts_database": "memory", "dry_run": name},
             reads=settings if batches.cleaned_rows(settings) is not None else None,
         )
