@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,6 +66,14 @@ def home() -> Settings:
     from include.steps.migrate import opened
 
     return opened(load())
+
+
+def duration(text: str) -> timedelta:
+    """A span of days or hours as people write it: 7d, 12h."""
+    number, unit = text[:-1], text[-1:]
+    if not number.isdecimal() or int(number) == 0 or int(number) > 100_000 or unit not in ("d", "h"):
+        raise BadInput(f"{text!r} is not a span: write days or hours, for example 7d or 12h")
+    return timedelta(days=int(number)) if unit == "d" else timedelta(hours=int(number))
 
 
 def printed(content: Any) -> None:
@@ -398,11 +406,34 @@ def prune(dry_run: DryRun = False) -> None:
 
 
 @show_app.command("user")
-def show_user(user_id: str, publication: ToPublication = None, top: Annotated[int, typer.Option(min=1)] = 10) -> None:
-    """A user's recent history, and what is recommended and why."""
-    from include.steps.show import show_user as step
+def show_user(
+    user_id: str,
+    publication: ToPublication = None,
+    top: Annotated[int, typer.Option(min=1)] = 10,
+    timeline: Annotated[bool, typer.Option("--timeline", help="The user's interests over time instead.")] = False,
+    at: Annotated[
+        list[str] | None, typer.Option(metavar="T", help="With --timeline: as of when; may be repeated.")
+    ] = None,
+    every: Annotated[str, typer.Option(metavar="7d|12h", help="With --timeline: from one point to the next.")] = "7d",
+    points: Annotated[int, typer.Option(min=1, max=1000, help="With --timeline: how many points.")] = 8,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.parquet", help="With --timeline: a file for the vectors.")
+    ] = None,
+) -> None:
+    """A user's recent history, and what is recommended and why; or how the user's interests moved."""
+    if not timeline:
+        from include.steps.show import show_user as step
 
-    typer.echo(step(home(), user_id, publication, top))
+        if at or out:
+            raise BadInput("--at and --out go with --timeline")
+        typer.echo(step(home(), user_id, publication, top))
+        return
+    from include.steps.timeline import as_text
+    from include.steps.timeline import timeline as past
+
+    times = [time for time in map(moment, at or []) if time is not None]
+    span = duration(every)
+    typer.echo(as_text(past(home(), user_id, at=times, every=span, points=points, publication=publication, out=out)))
 
 
 @show_app.command("item")

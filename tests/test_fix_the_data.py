@@ -4,20 +4,27 @@ import copy
 import json
 from collections import Counter
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from include.columns import VectorTable
+from include.errors import BadInput
 from include.models.comparison import first_codes, movement, quantiles
-from include.settings import Settings
+from include.settings import Interests, Settings
 from include.steps.compare import TOP, as_text, compare
 from include.steps.dry_run import dry_run, dry_run_lines
+from include.steps.embed_texts import embed_texts
 from include.steps.land import land
-from include.steps.plan import plan_recommend, plan_update
+from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.steps.report import report_lines, write_page
+from include.steps.timeline import as_text as timeline_text
+from include.steps.timeline import timeline
+from include.steps.update_vectors import update_vectors
 from include.stores import lake, publications, vectors
 from tests import samples
 from tests.test_path import cleaned, lists, published, table
@@ -270,3 +277,61 @@ def test_a_dry_run_of_an_empty_home_makes_no_lake(tmp_path):
     assert set(found["users"]["ids"]) == {row["user_id"] for row in EVENTS[:20]}
     assert content(settings.home) == before
     assert not lake.exists(settings)
+
+
+def rebuilt_users(settings, manifest, as_of) -> dict[str, dict[str, Any]]:
+    """User vectors of a rebuild as of T with a publication's artefacts, which were trained later."""
+    plan = plan_rebuild(settings, as_of, manifest["id"])
+    publications.extend_candidate(settings, plan["candidate"], {"artefacts": manifest["artefacts"]})
+    for step in (embed_texts, update_vectors):
+        step(settings, plan["candidate"])
+    state = publications.candidate(settings, plan["candidate"])
+    version = state["tables"]["user_vectors"]["version"]
+    return {
+        row["user_id"]: row for row in vectors.read(settings, state["encoder_id"], "user_vectors", version).to_pylist()
+    }
+
+
+def test_a_timeline_is_what_rebuilds_as_of_its_times_give(fixed, tmp_path):
+    settings, made = fixed
+    manifest = made["after"]
+    times = [samples.FIRST + timedelta(hours=hours) for hours in (1, 3)]
+    expected = {time: rebuilt_users(settings, manifest, time) for time in times}
+    end = samples.FIRST + timedelta(hours=HOURS)
+    expected[end] = {row["user_id"]: row for row in table(settings, manifest, VectorTable.USERS).to_pylist()}
+    user = min(expected[times[0]])
+    found = timeline(settings, user, at=[*reversed(times), end], out=tmp_path / "u.parquet", publication=manifest["id"])
+    assert [point["as_of"] for point in found["points"]] == [time.isoformat() for time in (*times, end)]
+    rows = pq.read_table(tmp_path / "u.parquet")
+    assert rows.schema.names == ["user_id", "as_of", "long", "short", "behaviour"]
+    for row, point in zip(rows.to_pylist(), found["points"], strict=True):
+        one = expected[row["as_of"]][user]
+        for name in ("long", "short", "behaviour"):
+            assert row[name] == one[name]
+        assert point["n_interactions"] == one["n_interactions"]
+    first, *others = found["points"]
+    assert first["moved"] is None
+    for (one, other), point in zip(pairwise(rows.to_pylist()), others, strict=True):
+        for name, moved in point["moved"].items():
+            assert moved == pytest.approx(1 - np.dot(one[name], other[name]), abs=2e-6)
+    assert others[0]["moved"]["long"] > 0
+    assert 1 <= len(first["near"]["long"]) <= 3
+    assert first["near"]["long"][0] in timeline_text(found)
+
+
+def test_a_timeline_begins_where_the_history_does(fixed, tmp_path):
+    settings, made = fixed
+    found = timeline(settings, "u1", every=timedelta(hours=2), points=4, publication=made["after"]["id"])
+    assert [point["as_of"][:13] for point in found["points"]] == [
+        "2024-02-29T22", "2024-03-01T00", "2024-03-01T02", "2024-03-01T04",
+    ]  # fmt: skip
+    assert [point["n_interactions"] > 0 for point in found["points"]] == [False, False, True, True]
+    assert found["points"][2]["moved"] is None
+    assert "no history yet" in timeline_text(found)
+    with pytest.raises(BadInput, match="'nobody' has no history"):
+        timeline(settings, "nobody")
+    with pytest.raises(BadInput, match="parquet"):
+        timeline(settings, "u1", out=tmp_path / "u.csv")
+    other = Settings(home=settings.home, interests=Interests(short_half_life_days=9))
+    with pytest.raises(BadInput, match="other settings"):
+        timeline(other, "u1", publication=made["after"]["id"])

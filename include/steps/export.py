@@ -29,8 +29,7 @@ def export(settings: Settings, what: What, out: Path, publication: str | None = 
         `publication`, `rows` and `file`.
     """
     manifest = publications.manifest(settings, publication) if publication else publications.serving(settings)
-    if out.suffix != ".parquet":
-        raise BadInput(f"--out {out}: exports are Parquet files, so the name must end in .parquet")
+    refuse_other_files(out)
     if what == "recommendations":
         lists = [name for name in sorted(manifest["tables"]) if name.startswith(VectorTable.recommendations(""))]
         table = pa.concat_tables(_lists(settings, manifest, name) for name in lists)
@@ -39,12 +38,27 @@ def export(settings: Settings, what: What, out: Path, publication: str | None = 
         floats = [field.name for field in table.schema if not pa.types.is_fixed_size_list(field.type)]
         vector_names = [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
         table = table.select([floats[0], *vector_names])
+    write_parquet(table, out)
+    return {"publication": manifest["id"], "rows": table.num_rows, "file": str(out)}
+
+
+def refuse_other_files(out: Path) -> None:
+    """Do nothing if a file may be an export.
+
+    Raises:
+        BadInput: its name does not end in .parquet.
+    """
+    if out.suffix != ".parquet":
+        raise BadInput(f"--out {out}: exports are Parquet files, so the name must end in .parquet")
+
+
+def write_parquet(table: pa.Table, out: Path) -> None:
+    """Write an export: equal rows give equal bytes, and the file appears whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     # The vectors' own metadata names artefacts and encoder; the bytes must follow from the rows alone.
     pq.write_table(table.replace_schema_metadata(None), aside, compression="zstd", row_group_size=65536)
     os.replace(aside, out)
-    return {"publication": manifest["id"], "rows": table.num_rows, "file": str(out)}
 
 
 def _table(settings: Settings, manifest: publications.Manifest, name: str) -> pa.Table:

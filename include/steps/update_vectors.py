@@ -1,6 +1,7 @@
 """Compute the item and user vectors that a candidate touches, and write them as new versions of the tables."""
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -72,14 +73,14 @@ def _write_items(settings: Settings, state: dict[str, Any], touched: list[str]) 
     context = (state["lists"]["lake_snapshot"], state["lists"]["as_of"])
     if state["full"] and own != context:
         # The lists of the publication that is rebuilt were scored against the catalogue of an earlier T.
-        rows = _item_rows(settings, state, *context, None)
+        rows = item_rows(settings, state, *context, None)
         base = _write(settings, state, VectorTable.ITEMS, rows, None, [])
         context_version = base
         present = _keys(rows)
-        rows = _item_rows(settings, state, *own, None)
+        rows = item_rows(settings, state, *own, None)
         gone = sorted(present - _keys(rows))
     else:
-        rows = _item_rows(settings, state, *own, None if state["full"] else touched)
+        rows = item_rows(settings, state, *own, None if state["full"] else touched)
         present = _keys(rows)
         gone = [] if state["full"] else [item for item in touched if item not in present]
         context_version = None if own == context else state["lists"]["item_vectors"]
@@ -96,9 +97,8 @@ def _write(
     )
 
 
-def _item_rows(
-    settings: Settings, state: dict[str, Any], snapshot: int, as_of: str, only: list[str] | None
-) -> pa.Table:
+def item_rows(settings: Settings, state: dict[str, Any], snapshot: int, as_of: str, only: list[str] | None) -> pa.Table:
+    """Vectors of the items, or of those named, by what describes them as of T, with the state's encoder and artefacts."""
     with lake.connect(settings) as connection:
         items = behaviour.items(connection, snapshot, datetime.fromisoformat(as_of), only)
     hashes, raw = item_text_vectors(settings, state["encoder_id"], items)
@@ -138,7 +138,7 @@ def _write_users(settings: Settings, state: dict[str, Any], touched: list[str]) 
     written, gone, version = 0, 0, base
     for start in range(0, max(len(asked), 1), USERS_PER_READ):
         part = asked[start : start + USERS_PER_READ]
-        rows = _user_rows(settings, state, part)
+        rows = user_rows(settings, state, part)
         present = _keys(rows)
         absent = [] if version is None else [user for user in part if user not in present]
         version = _write(settings, state, VectorTable.USERS, rows, version, absent)
@@ -148,15 +148,30 @@ def _write_users(settings: Settings, state: dict[str, Any], touched: list[str]) 
     return _table(state, VectorTable.USERS, version, written, gone)
 
 
-def _user_rows(settings: Settings, state: dict[str, Any], users: list[str]) -> pa.Table:
-    """Vectors of those of the users who have a history."""
+def _written_items(settings: Settings, state: dict[str, Any], items: list[str]) -> pa.Table:
+    version = state["tables"][VectorTable.ITEMS]["version"]
+    columns = ["item_id", "text", "left"]
+    return vectors.read(settings, state["encoder_id"], VectorTable.ITEMS, version, columns=columns, keys=items)
+
+
+def user_rows(
+    settings: Settings,
+    state: dict[str, Any],
+    users: list[str],
+    items_of: Callable[[Settings, dict[str, Any], list[str]], pa.Table] = _written_items,
+) -> pa.Table:
+    """Vectors of those of the users who have a history.
+
+    Args:
+        settings: all settings.
+        state: T, S, encoder and artefacts of a candidate or a publication.
+        users: ids.
+        items_of: gives the vectors of the named items, sorted by id; by default those that the state's table holds.
+    """
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
     with lake.connect(settings) as connection:
         items = behaviour.items_of_users(connection, snapshot, as_of, users)
-        version = state["tables"][VectorTable.ITEMS]["version"]
-        known = vectors.read(
-            settings, state["encoder_id"], VectorTable.ITEMS, version, columns=["item_id", "text", "left"], keys=items
-        )
+        known = items_of(settings, state, items)
         history = behaviour.interactions(
             connection, snapshot, as_of, users, [str(item) for item in known["item_id"].to_pylist()]
         )

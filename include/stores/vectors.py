@@ -185,6 +185,10 @@ def batches(
     yield from table.to_lance().to_batches(columns=columns)
 
 
+class NotEmbedded(BadInput):
+    """A text has no vector yet."""
+
+
 Version = tuple[str, int]
 """Encoder id and version of a table."""
 
@@ -367,19 +371,19 @@ def text_vectors(settings: Settings, encoder_id: str, hashes: Sequence[str], dim
     """Kept vectors of texts, (n, d) in the order asked for.
 
     Raises:
-        BadInput: a text has no vector yet.
+        NotEmbedded: a text has no vector yet.
     """
     distinct = sorted(set(hashes))
     if not distinct:
         return np.zeros((0, dimension), dtype=np.float32)
     home = _text_home(settings, encoder_id)
     if not _exists(home, VectorTable.TEXTS):
-        raise BadInput(f"no text was embedded with {encoder_id} yet: run the step embed_texts first")
+        raise NotEmbedded(f"no text was embedded with {encoder_id} yet: run the step embed_texts first")
     found = _scan(_open(home, VectorTable.TEXTS, encoder_id), None, distinct)
     position = {name: row for row, name in enumerate(found["text_hash"].to_pylist())}
     missing = [name for name in distinct if name not in position]
     if missing:
-        raise BadInput(
+        raise NotEmbedded(
             f"{len(missing)} texts have no vector of {encoder_id} (first: {missing[0]}): run the step embed_texts first"
         )
     return vector_array(found["vector"])[[position[name] for name in hashes]]
