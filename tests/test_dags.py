@@ -331,7 +331,8 @@ def test_the_whole_path_through_dag_test(tmp_path: Path) -> None:
     landed = land_sample(settings, [first, first + timedelta(hours=1)])
     airflow_home = tmp_path / "airflow"
     ask(airflow_home, "migrate")
-    span = json.dumps({"from": first.isoformat(), "to": (first + timedelta(hours=2)).isoformat()})
+    span_end = first + timedelta(hours=2)
+    span = json.dumps({"from": first.isoformat(), "to": span_end.isoformat()})
 
     dry = json.dumps({**json.loads(span), "dry_run": True})
     looked = ask(airflow_home, "run_dag", "clean_behaviour_hourly", dry, home=settings.home)
@@ -360,8 +361,12 @@ def test_the_whole_path_through_dag_test(tmp_path: Path) -> None:
     assert daily["state"] == "success"
     assert publications.serving(settings)["as_of"] == serving["as_of"]
 
+    earlier = publications.serving_id(settings)
+    land_sample(settings, [first + timedelta(hours=2)])
+    more = json.dumps({"from": span_end.isoformat(), "to": (span_end + timedelta(hours=1)).isoformat()})
+    for name, conf in (("clean_behaviour_hourly", more), ("update_interests", "{}")):
+        assert ask(airflow_home, "run_dag", name, conf, home=settings.home)["state"] == "success"
     newest, reason = publications.serving_id(settings), {"reason": "the lists look odd"}
-    earlier = publications.served_before(settings)
     looked = ask(airflow_home, "run_dag", "roll_back_publication", json.dumps(reason), home=settings.home)
     assert looked["tasks"] == {"choose": ["success"], "roll_back": ["skipped"], "compare": ["success"]}
     assert publications.serving_id(settings) == newest
