@@ -195,7 +195,8 @@ def test_the_command_line_shows_everything_and_lets_nothing_act(ran: Ran) -> Non
 
 
 def pages(settings: Settings) -> dict[Path, str]:
-    return {path: path.read_text("utf-8") for path in (settings.reports / "data_docs").rglob("*.html")}
+    """Every page that a browser may open: Data Docs and the reports of publications."""
+    return {path: path.read_text("utf-8") for path in settings.reports.rglob("*.html")}
 
 
 def test_no_page_holds_what_acts(ran: Ran) -> None:
