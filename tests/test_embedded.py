@@ -22,7 +22,6 @@ def test_environment_listens_on_loopback_with_a_login(settings: Settings, monkey
     assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
     assert found["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "False"
     assert found["AIRFLOW__CORE__LOAD_EXAMPLES"] == "False"
-    assert found["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "False"
     assert Path(found["AIRFLOW_HOME"]) == settings.home / "airflow"
     assert found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{settings.home}/airflow/airflow.db"
 
