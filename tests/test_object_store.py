@@ -5,12 +5,17 @@ import threading
 import time
 from pathlib import Path
 
+import duckdb
 import psycopg2
 import pytest
 from pydantic import SecretStr
 
 from include.errors import BadInput, TidemarkError
-from include.settings import ObjectStore, Settings
+from include.settings import ObjectStore, Retention, Settings
+from include.steps.backup import backup
+from include.steps.export import export
+from include.steps.maintain import maintain
+from include.steps.restore import restore
 from include.stores import batches, files, lake, publications
 from include.stores.lock import writing
 from tests import samples, services
@@ -78,6 +83,38 @@ def test_an_object_store_publishes_what_a_folder_does(
     assert files.size(remote_settings.lake) > 0
     kept = [path.name for path in remote_settings.reports.iterdir()]
     assert kept == ["data_docs", "validations"]
+
+
+def test_maintenance_lets_go_of_what_nothing_names(
+    remote_settings: Settings, remote: list[publications.Manifest], tmp_path: Path
+) -> None:
+    first, last = (manifest["id"] for manifest in remote)
+    export(remote_settings, "recommendations", tmp_path / "before.parquet", last)
+    now = remote_settings.model_copy(update={"retention": Retention(days=1e-6, grace_hours=0)})
+    (now.publications / "candidates" / "20240101T000000-dead" / "touched.json").write_text("{}")
+    (now.lake / "data" / "main" / "fct_interactions" / "orphan.parquet").write_bytes(b"never committed")
+    done = maintain(now)
+    assert done["pruned"]["publications"] == [first]
+    assert done["pruned"]["candidates"] == ["20240101T000000-dead"]
+    assert done["orphans"] == ["1 files of the lake"]
+    assert done["after"]["lake"] < done["before"]["lake"]
+    assert maintain(now, dry_run=True)["pruned"]["publications"] == []
+    assert [manifest["id"] for manifest in publications.manifests(now)] == [last]
+    export(remote_settings, "recommendations", tmp_path / "after.parquet", last)
+    assert (tmp_path / "after.parquet").read_bytes() == (tmp_path / "before.parquet").read_bytes()
+
+
+def test_backups_are_refused_with_what_to_do_instead(remote_settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="pg_dump"):
+        backup(remote_settings, tmp_path / "home.tar")
+    with pytest.raises(BadInput, match="pg_dump"):
+        restore(remote_settings, tmp_path / "home.tar")
+
+
+def test_a_database_serves_one_home(remote_settings: Settings, remote: list[publications.Manifest]) -> None:
+    other = remote_settings.model_copy(update={"home": remote_settings.home.parent / "another"})
+    with pytest.raises(duckdb.Error, match="DATA_PATH"), lake.connect(other):
+        pass
 
 
 def test_secrets_stay_secret(remote_settings: Settings, remote: list[publications.Manifest], cluster) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from include.errors import TidemarkError
@@ -29,14 +30,13 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
     Raises:
         TidemarkError: the home is still above its disk budget.
     """
-    lake.require_one_folder(settings, "maintenance")
     with writing(settings):
         plan = plan_pruning(settings)
         if dry_run:
             named = [entry for entry in publications.manifests(settings) if entry["id"] in plan.staying]
             under_way = [state for name, state, _ in publications.candidates(settings) if name not in plan.candidates]
             files = maintenance.leftovers(settings, grace(settings))
-            orphans = [str(path.relative_to(settings.home)) for path in files]
+            orphans = [_shown(settings, path) for path in files]
             snapshots = len(expiring(settings, named, under_way))
             return {"pruned": {**plan.as_dict(), "snapshots": snapshots}, "orphans": orphans, "dry_run": True}
         before = _sizes(settings)
@@ -86,7 +86,11 @@ def _remove_orphans(settings: Settings) -> list[str]:
     for path in found:
         maintenance.delete(path)
     files = maintenance.delete_orphaned_files(settings, grace(settings))
-    return [str(path.relative_to(settings.home)) for path in found] + [f"{files} files of the lake"] * bool(files)
+    return [_shown(settings, path) for path in found] + [f"{files} files of the lake"] * bool(files)
+
+
+def _shown(settings: Settings, path: Path) -> str:
+    return str(path.relative_to(settings.home) if path.is_relative_to(settings.home) else path)
 
 
 def _over_budget(settings: Settings) -> bool:

@@ -33,7 +33,6 @@ def prune(settings: Settings, *, dry_run: bool = False) -> dict[str, Any]:
     Returns:
         `publications`: ids that went, and `staying`: why each other one stays; counts of what went with them; `dry_run`.
     """
-    lake.require_one_folder(settings, "pruning")
     with writing(settings):
         plan = plan_pruning(settings)
         done = {} if dry_run else let_go(settings, plan, grace(settings))

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.errors import BadInput
+
 
 def is_remote(path: Path) -> bool:
     """Whether a path is on an object store."""
@@ -72,16 +74,23 @@ def local(path: Path, work: Path) -> Iterator[Path]:
     """A file to read on this machine: itself, or a copy in the folder `work` that is gone afterwards.
 
     Raises:
-        FileNotFoundError: it is not there.
+        BadInput: an object is not there, or was replaced while it was copied.
     """
     if not is_remote(path):
         yield path
         return
+    remote: Any = path
     folder = work / "copies" / uuid.uuid4().hex
     folder.mkdir(parents=True)
     try:
-        remote: Any = path
-        remote.fs.get_file(remote.path, str(folder / path.name))
+        try:
+            before = remote.stat()["ETag"]
+            remote.fs.get_file(remote.path, str(folder / path.name))
+            replaced = remote.stat()["ETag"] != before
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be read ({error})") from error
+        if replaced:
+            raise BadInput(f"{path}: was replaced while it was copied; try again")
         yield folder / path.name
     finally:
         shutil.rmtree(folder)

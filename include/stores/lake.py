@@ -78,8 +78,8 @@ def require_one_folder(settings: Settings, what: str) -> None:
     """
     if files.is_remote(settings.home) or settings.lake_catalogue is not None:
         raise BadInput(
-            f"{what} works on a home that is one folder; {settings.home} has its files or its catalogue elsewhere: use "
-            "the object store's versions and life-cycle rules, and pg_dump (docs/runbooks/restore.md)"
+            f"{what} works on a home that is one folder; {settings.home} has its files or its catalogue elsewhere: while "
+            "nothing writes, copy the bucket and run pg_dump (docs/runbooks/restore.md)"
         )
 
 
@@ -128,12 +128,15 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
         address, secret = catalogue(settings)
         _create_secret(connection, "catalogue", "postgres", secret)
         _create_secret(connection, "object_store", "s3", duckdb_secret(settings))
-        options = "META_SECRET 'catalogue'" if secret else "META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 10000"
+        # A folder may be moved. A database that another home uses is refused.
+        options = "OVERRIDE_DATA_PATH true, META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 10000"
+        if secret:
+            options = "META_SECRET 'catalogue'"
         mode = "READ_ONLY" if read_only else "READ_WRITE"
         # dbt_project/profiles.yml attaches the lake in the same way.
         connection.execute(
             f"ATTACH {_literal(f'ducklake:{address}')} AS {ALIAS} "
-            f"({mode}, DATA_PATH {_literal(f'{data(settings)}/')}, OVERRIDE_DATA_PATH true, {options}, DATA_INLINING_ROW_LIMIT 0)"
+            f"({mode}, DATA_PATH {_literal(f'{data(settings)}/')}, {options}, DATA_INLINING_ROW_LIMIT 0)"
         )
         connection.execute(f"USE {ALIAS}")
         yield connection

@@ -5,13 +5,12 @@ first step end in between, so the second waits.
 """
 
 import contextlib
-import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from include.settings import Settings
-from include.stores import lake
+from include.stores import files, lake
 
 REWRITE_DELETED = 0.5
 """Share of deleted rows from which a file of the lake is written anew without them."""
@@ -19,6 +18,8 @@ REWRITE_DELETED = 0.5
 
 def size(path: Path) -> int:
     """Bytes of the files in a folder; those that vanish meanwhile count nothing."""
+    if files.is_remote(path):
+        return files.size(path)
     total = 0
     for file in path.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -116,7 +117,7 @@ def leftovers(settings: Settings, grace: timedelta) -> list[Path]:
     `landing/` is not looked at: it belongs to those who deliver.
     """
     folders = (settings.lake, settings.vectors, settings.artefacts, settings.publications, settings.cache / "texts")
-    found = [settings.cache / "landed_rows"]
+    found = [settings.work / "landed_rows"]
     for folder in folders:
         found += [path for path in folder.rglob(".*") if path.name.startswith(".tmp") or path.name.endswith(".tmp")]
     return [path for path in found if path.exists() and age(path) >= grace]
@@ -125,6 +126,6 @@ def leftovers(settings: Settings, grace: timedelta) -> list[Path]:
 def delete(path: Path) -> None:
     """Delete a file or a folder."""
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        files.remove_folder(path)
     else:
         path.unlink(missing_ok=True)

@@ -94,8 +94,11 @@ def candidates(settings: Settings) -> list[tuple[str, dict[str, Any], datetime]]
     for folder in sorted((settings.publications / "candidates").glob("[0-9]*")):
         file = folder / "candidate.json"
         with contextlib.suppress(FileNotFoundError):  # published or discarded meanwhile
-            last = datetime.fromtimestamp((file if file.exists() else folder).stat().st_mtime, UTC)
-            found.append((folder.name, _read(file) if file.exists() else {}, last))
+            state = _read(file) if file.exists() else {}
+            # An object store gives folders no time.
+            written = [file] if state else [folder, *folder.iterdir()]
+            last = datetime.fromtimestamp(max(path.stat().st_mtime for path in written), UTC)
+            found.append((folder.name, state, last))
     return found
 
 

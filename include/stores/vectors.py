@@ -5,7 +5,6 @@ made. Two encoders never share a table, and a table that names another encoder i
 """
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from include.columns import VectorTable
 from include.errors import BadInput
 from include.settings import Settings
-from include.stores.files import make_folder
+from include.stores.files import make_folder, remove_folder
 from include.stores.object_store import lance_options
 
 # Lance warns of every table that it creates; set before the library is loaded.
@@ -340,7 +339,7 @@ def compact(settings: Settings, encoder_id: str, name: str, version: int) -> int
 
 def drop_table(settings: Settings, encoder_id: str, name: str) -> None:
     """Take a whole table away, with every version."""
-    shutil.rmtree(folder(settings, encoder_id) / f"{name}.lance")
+    remove_folder(folder(settings, encoder_id) / f"{name}.lance")
 
 
 # Text vectors, kept by encoder and text hash: what was embedded once is never embedded again.
@@ -407,4 +406,4 @@ def tidy_texts(settings: Settings, encoder_id: str, age: timedelta) -> None:
 
 def drop_texts(settings: Settings, encoder_id: str) -> None:
     """Forget an encoder's text vectors."""
-    shutil.rmtree(_text_home(settings, encoder_id))
+    remove_folder(_text_home(settings, encoder_id))
