@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -178,26 +177,18 @@ def _clean(settings: Settings, start: datetime | None = None, end: datetime | No
 
 def _publish(settings: Settings, plan: dict[str, Any], serve: bool | None) -> dict[str, Any]:
     """Take a plan through every step to a publication."""
-    from include.steps.check_lists import check_lists
-    from include.steps.check_vectors import check_vectors
-    from include.steps.embed_texts import embed_texts
+    from include.steps.chain import STEPS
     from include.steps.publish import publish
-    from include.steps.train_artefacts import train_artefacts
-    from include.steps.update_lists import update_lists
-    from include.steps.update_vectors import update_vectors
 
     log = logging.getLogger("include")
     log.info("%s", plan["reason"])
     candidate = plan["candidate"]
     if candidate is None:
         return {"publication": plan["publication"], "run": {"texts": {"embedded": 0}}, "reason": plan["reason"]}
-    steps: list[Callable[[Settings, str], dict[str, Any]]] = [
-        embed_texts, train_artefacts, update_vectors, check_vectors, update_lists, check_lists,
-    ]  # fmt: skip
-    for number, step in enumerate(steps, start=1):
-        log.info("step %d of %d: %s", number, len(steps) + 1, step.__name__)
+    for number, step in enumerate(STEPS, start=1):
+        log.info("step %d of %d: %s", number, len(STEPS) + 1, step.__name__)
         step(settings, candidate)
-    log.info("step %d of %d: publish", len(steps) + 1, len(steps) + 1)
+    log.info("step %d of %d: publish", len(STEPS) + 1, len(STEPS) + 1)
     return publish(settings, candidate, serve=serve)
 
 

@@ -251,6 +251,12 @@ class Settings(BaseSettings):
     gates: Gates = Gates()
     cleaning: Cleaning = Cleaning()
     retention: Retention = Retention()
+    shards: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Tasks that embed, update users and score side by side in a run. The result is the same with any number.",
+    )
     users_per_chunk: int = Field(1024, ge=1, description="Users scored in one matrix product.")
     seed: int = Field(20, description="Seed of everything that draws.")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
+from include.steps.update_vectors import update_vectors
 
 from include.columns import VectorTable
 from include.settings import Settings
@@ -16,7 +17,6 @@ from include.steps.embed_texts import embed_texts
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.steps.train_artefacts import train_artefacts
 from include.steps.update_lists import update_lists
-from include.steps.update_vectors import update_vectors
 from include.stores import lake, publications, vectors
 from tests.test_path import same_content
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from include.steps.update_vectors import update_vectors
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from tokenizers.normalizers import NFKC
@@ -41,7 +42,6 @@ from include.steps.publish import publish
 from include.steps.show import show_item, show_user
 from include.steps.train_artefacts import train_artefacts
 from include.steps.update_lists import update_lists
-from include.steps.update_vectors import update_vectors
 from include.stores import lake, publications, vectors
 from tests import samples
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from include.steps.update_vectors import update_vectors
 
 from include.columns import VectorTable
 from include.errors import BadInput, GateFailed
@@ -28,7 +29,6 @@ from include.steps.publish import publish
 from include.steps.show import show_item, show_user
 from include.steps.train_artefacts import train_artefacts
 from include.steps.update_lists import update_lists
-from include.steps.update_vectors import update_vectors
 from include.stores import publications, vectors
 from tests import samples
 

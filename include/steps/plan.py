@@ -7,12 +7,16 @@ from functools import cache
 from typing import Any
 
 import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from include.columns import VectorTable
 from include.errors import BadInput
 from include.models import encoder
 from include.models.texts import item_text, text_hash
 from include.settings import REPOSITORY, Settings
+from include.steps.plan_texts import plan_texts
 from include.stores import artefacts, behaviour, lake, publications, vectors
 
 log = logging.getLogger(__name__)
@@ -37,7 +41,8 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
         until: T; by default the end of the last gated arrival hour of events.
 
     Returns:
-        `candidate` (None where nothing changed), `reason`, `as_of`, `lake_snapshot`, and counts of what is touched.
+        `candidate` (None where nothing changed), `reason`, `as_of`, `lake_snapshot`, `shards` (their numbers), and counts of
+        what is touched and of the texts.
 
     Raises:
         BadInput: nothing is gated yet, or T precedes the newest publication's.
@@ -229,6 +234,7 @@ def _plan(
         "relist": "all" if base is None else relist,
         "lists": context,
         "artefacts": _choose_artefacts(settings, encoder_id, as_of, base, source),
+        "shards": settings.shards,
         "tables": {},
         "expected_gates": ["vectors", *(f"recommendations_{surface.name}" for surface in settings.surfaces)],
         "gates": [],
@@ -242,14 +248,24 @@ def _plan(
             "seconds": {},
         },
     }
-    candidate = publications.new_candidate(settings, state, {"users": users, "items": items})
+    texts, reused = plan_texts(settings, state, users, items)
+    state["run"]["texts"] = {"embedded": texts.num_rows, "reused": reused}
+    candidate = publications.new_candidate(
+        settings,
+        state,
+        {"users": users, "items": items},
+        relisted=_relisted(settings, connection, state, users),
+        texts=texts,
+    )
     return {
         "candidate": candidate,
         "reason": why_full or f"what changed since publication {state['base']}",
         "as_of": state["as_of"],
         "lake_snapshot": snapshot,
+        "shards": list(range(settings.shards)),
         "users": state["run"]["users"],
         "items": state["run"]["items"],
+        "texts": state["run"]["texts"],
     }
 
 
@@ -291,3 +307,36 @@ def _moved_items(
         after[row["item_id"]] = text_hash(settings.encoder.item_prefix + text) if text else None
     absent = "absent"
     return [item for item in touched if before.get(item, absent) != after.get(item, absent)]
+
+
+def _relisted(
+    settings: Settings, connection: duckdb.DuckDBPyConnection, state: dict[str, Any], touched: list[str]
+) -> list[str] | None:
+    """Users to list anew: None stands for everyone, otherwise the touched ones and those who hold an item that left."""
+    if state["relist"] == "all":
+        return None
+    base = publications.manifest(settings, state["base"])
+
+    def available(entry: dict[str, Any]) -> set[str]:
+        return behaviour.available_items(connection, entry["lake_snapshot"], _moment(entry["as_of"]))
+
+    context = available(state["lists"])
+    before, now = available(base) & context, available(state) & context
+    if now - before:
+        log.info("%d items are available again, so everyone is listed anew", len(now - before))
+        return None
+    left = before - now
+    if not left:
+        return touched
+    holders: set[str] = set()
+    gone = pa.array(sorted(left), pa.string())
+    for surface in settings.surfaces:
+        name = VectorTable.recommendations(surface.name)
+        for batch in vectors.batches(
+            settings, state["encoder_id"], name, base["tables"][name]["version"], ["user_id", "items"]
+        ):
+            owner = np.repeat(np.arange(batch.num_rows), np.asarray(batch["items"].value_lengths()))
+            hit = np.asarray(pc.is_in(batch["items"].flatten(), gone))
+            holders |= set(batch["user_id"].take(pa.array(np.unique(owner[hit]))).to_pylist())
+    log.info("%d items left the catalogue; %d users had one in a list", len(left), len(holders))
+    return sorted(set(touched) | holders)

@@ -14,7 +14,8 @@ from include.models.comparison import movement
 from include.readable import readable
 from include.settings import Settings
 from include.steps.export import refuse_other_files, write_parquet
-from include.steps.update_vectors import item_rows, user_rows
+from include.steps.update_items import item_rows
+from include.steps.update_users import user_rows
 from include.stores import behaviour, lake, publications, vectors
 
 NEAREST = 3

@@ -1,16 +1,16 @@
-"""Score the users that a candidate relists, and write their lists as a new version of each surface's table.
+"""Score the users that a candidate relists; `keep_lists` makes a version of each surface's table of it.
 
 Lists are scored against the catalogue and the popularity as of the lists' own T (`lists` in the manifest), so that an
 update of a few users leaves what a rebuild of everyone would give.
 """
 
 import logging
+import time
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
@@ -18,104 +18,55 @@ from include.columns import VectorTable
 from include.models.interests import decayed_weights
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
-from include.steps.timing import timed
-from include.stores import behaviour, lake, publications, vectors
-from include.stores.lock import writing
+from include.stores import behaviour, lake, parts, publications, vectors
+from include.stores.parts import Part, cut, of_shard
 
 log = logging.getLogger(__name__)
 
-USERS_PER_WRITE = 20_000
+STEP = "update_lists"
+USERS_PER_PART = 16_384
 BECAUSE = pa.list_(pa.struct([("item_id", pa.string()), ("share", pa.float32())]))
 REASONS = pa.struct([*((name, pa.float32()) for name in SOURCES), ("because", BECAUSE)])
 
 
-def update_lists(settings: Settings, candidate: str) -> dict[str, Any]:
-    """Write the lists of every surface: of everyone, or of the touched users over the base's version.
+def planned_lists(
+    settings: Settings, candidate: str, state: dict[str, Any], surface: Surface
+) -> tuple[list[Part], list[str]]:
+    """The users whose lists a candidate writes for a surface, in parts, and those whose lists it takes away."""
+    with lake.connect(settings) as connection:
+        everyone = behaviour.users(connection, state["lake_snapshot"], datetime.fromisoformat(state["as_of"]))
+    relisted = publications.relisted(settings, candidate)
+    known = set(everyone)
+    users = everyone if relisted is None else [user for user in relisted if user in known]
+    gone = [] if relisted is None else [user for user in relisted if user not in known]
+    return cut(f"{STEP}-{surface.name}", users, USERS_PER_PART), gone
+
+
+def list_inputs(state: dict[str, Any]) -> dict[str, Any]:
+    """What lists follow from beside their users."""
+    return {"users": state["tables"][VectorTable.USERS]["version"], "items": state["lists"]["item_vectors"]}
+
+
+def update_lists(settings: Settings, candidate: str, shard: int | None = None) -> dict[str, Any]:
+    """Score the users that a candidate relists, for every surface: those of one shard, or of all.
 
     Returns:
-        For each surface the version, and how many lists were written and taken away.
+        For each surface how many lists were written.
     """
     state = publications.candidate(settings, candidate)
-    tables = {}
-    with timed(settings, candidate, "update_lists"):
-        relisted = _relisted(settings, state, publications.touched(settings, candidate)["users"])
-        publications.set_relisted(settings, candidate, relisted)
-        for surface in settings.surfaces:
-            tables[VectorTable.recommendations(surface.name)] = _write_surface(settings, state, surface, relisted)
-    publications.extend_candidate(settings, candidate, {"tables": tables})
-    return tables
-
-
-def _available(settings: Settings, snapshot: int, as_of: str) -> set[str]:
-    with lake.connect(settings) as connection:
-        items = behaviour.items(connection, snapshot, datetime.fromisoformat(as_of))
-    return set(items.filter(items["available"])["item_id"].to_pylist())
-
-
-def _relisted(settings: Settings, state: dict[str, Any], touched: list[str]) -> list[str] | None:
-    """Users to list anew: None stands for everyone, otherwise the touched ones and those who hold an item that left."""
-    if state["relist"] == "all":
-        return None
-    base = publications.manifest(settings, state["base"])
-    context = _available(settings, state["lists"]["lake_snapshot"], state["lists"]["as_of"])
-    before = _available(settings, base["lake_snapshot"], base["as_of"]) & context
-    now = _available(settings, state["lake_snapshot"], state["as_of"]) & context
-    if now - before:
-        log.info("%d items are available again, so everyone is listed anew", len(now - before))
-        return None
-    left = before - now
-    if not left:
-        return touched
-    holders: set[str] = set()
-    gone = pa.array(sorted(left), pa.string())
+    written = {}
     for surface in settings.surfaces:
-        name = VectorTable.recommendations(surface.name)
-        for batch in vectors.batches(
-            settings, state["encoder_id"], name, base["tables"][name]["version"], ["user_id", "items"]
-        ):
-            owner = np.repeat(np.arange(batch.num_rows), np.asarray(batch["items"].value_lengths()))
-            hit = np.asarray(pc.is_in(batch["items"].flatten(), gone))
-            holders |= set(batch["user_id"].take(pa.array(np.unique(owner[hit]))).to_pylist())
-    log.info("%d items left the catalogue; %d users had one in a list", len(left), len(holders))
-    return sorted(set(touched) | holders)
-
-
-def _write_surface(
-    settings: Settings, state: dict[str, Any], surface: Surface, relisted: list[str] | None
-) -> dict[str, Any]:
-    as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
-    name = VectorTable.recommendations(surface.name)
-    catalogue, ineligible = load_catalogue(settings, state, surface)
-    with lake.connect(settings) as connection:
-        everyone = behaviour.users(connection, snapshot, as_of)
-    version = None
-    if relisted is None:
-        users, gone = everyone, []
-    else:
-        known = set(everyone)
-        users, gone = [user for user in relisted if user in known], [user for user in relisted if user not in known]
-        version = publications.manifest(settings, state["base"])["tables"][name]["version"]
-    metadata = {**state["artefacts"], "surface": surface.name}
-    for start in range(0, max(len(users), 1), USERS_PER_WRITE):
-        part = users[start : start + USERS_PER_WRITE]
-        rows = _lists(settings, state, surface, catalogue, ineligible, part)
-        with writing(settings):
-            version = vectors.write(
-                settings,
-                state["encoder_id"],
-                name,
-                rows,
-                base=version,
-                gone=gone if start == 0 else [],
-                metadata=metadata,
-            )
-        log.info("%s: listed %d of %d users", surface.name, min(start + USERS_PER_WRITE, len(users)), len(users))
-    return {
-        "path": f"vectors/{state['encoder_id']}/{name}.lance",
-        "version": version,
-        "written": len(users),
-        "gone": len(gone),
-    }
+        planned, _ = planned_lists(settings, candidate, state, surface)
+        mine = of_shard(planned, shard, state["shards"])
+        if mine:
+            catalogue, ineligible = load_catalogue(settings, state, surface)
+        for part in mine:
+            start = time.monotonic()
+            rows = _lists(settings, state, surface, catalogue, ineligible, list(part.keys))
+            parts.write(settings, candidate, part, list_inputs(state), rows, time.monotonic() - start)
+            log.info("%s: listed part %d of %d", surface.name, part.number + 1, part.of)
+        written[surface.name] = sum(len(part.keys) for part in mine)
+    return written
 
 
 def load_catalogue(settings: Settings, state: dict[str, Any], surface: Surface) -> tuple[Catalogue, NDArray[np.bool_]]:
@@ -135,10 +86,10 @@ def load_catalogue(settings: Settings, state: dict[str, Any], surface: Surface) 
             datetime.fromisoformat(context["as_of"]),
             surface.popularity_half_life_days,
         )
+        eligible = behaviour.available_items(
+            connection, context["lake_snapshot"], datetime.fromisoformat(context["as_of"])
+        ) & behaviour.available_items(connection, state["lake_snapshot"], datetime.fromisoformat(state["as_of"]))
     ids = rows["item_id"].to_pylist()
-    eligible = _available(settings, context["lake_snapshot"], context["as_of"]) & _available(
-        settings, state["lake_snapshot"], state["as_of"]
-    )
     catalogue = Catalogue.build(
         ids,
         vectors.vector_array(rows["text"]),

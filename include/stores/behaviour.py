@@ -71,6 +71,12 @@ def items(
     ).to_arrow_table()
 
 
+def available_items(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> set[str]:
+    """The items that can be listed at T."""
+    found = items(connection, snapshot, as_of)
+    return set(found.filter(found["available"])["item_id"].to_pylist())
+
+
 def titles(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, only: list[str]) -> dict[str, str]:
     """Titles of the named items, for people to read; an item without one shows its id."""
     found = items(connection, snapshot, as_of, only).select(["item_id", "title"]).to_pylist()

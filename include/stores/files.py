@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from include.errors import BadInput
 
 
@@ -28,10 +30,10 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes | pa.Buffer) -> None:
     """Write a file so that a reader sees the old or the new content, never a part."""
     if is_remote(path):
-        path.write_bytes(content)  # an object appears whole
+        path.write_bytes(bytes(content))  # an object appears whole
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -46,6 +48,20 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, as `write` does."""
     text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True, default=str)
     write(path, text.encode("utf-8"))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table with its schema's metadata (Arrow IPC), as `write` does."""
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_file(content, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_table(table)
+    write(path, content.getvalue())
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read what `write_table` wrote."""
+    with pa.ipc.open_file(pa.py_buffer(path.read_bytes())) as reader:
+        return reader.read_all()
 
 
 def put(source: Path, target: Path) -> None:

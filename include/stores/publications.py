@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from include.columns import VectorTable
 from include.errors import BadInput
 from include.settings import Settings
-from include.stores.files import remove_folder, write_json
+from include.stores import files
 
 Manifest = dict[str, Any]
 
@@ -27,21 +29,34 @@ def _read(file: Path) -> dict[str, Any]:
 # Candidates
 
 
-def _candidate_folder(settings: Settings, candidate: str) -> Path:
+def candidate_folder(settings: Settings, candidate: str) -> Path:
+    """Where a candidate's files are."""
     return settings.publications / "candidates" / candidate
 
 
-def new_candidate(settings: Settings, content: dict[str, Any], touched: dict[str, list[str]]) -> str:
+def new_candidate(
+    settings: Settings,
+    content: dict[str, Any],
+    touched: dict[str, list[str]],
+    *,
+    relisted: list[str] | None,
+    texts: pa.Table,
+) -> str:
     """Write down what a run is about to do, and return the candidate's id.
 
     Args:
         settings: where publications are kept.
         content: the plan (as of, snapshot, base, artefacts, …).
         touched: ids of touched users and items; empty where everything is computed anew.
+        relisted: whose lists are written; None stands for everyone.
+        texts: `text_hash, text, kind` of the texts to embed.
     """
     candidate = datetime.now(UTC).strftime("%Y%m%dT%H%M%S") + "-" + uuid.uuid4().hex[:8]
-    write_json(_candidate_folder(settings, candidate) / "touched.json", touched)
-    write_json(_candidate_folder(settings, candidate) / "candidate.json", content)
+    folder = candidate_folder(settings, candidate)
+    files.write_json(folder / "touched.json", touched)
+    files.write_json(folder / "relisted.json", {"users": relisted})
+    files.write_table(folder / "texts.arrow", texts)
+    files.write_json(folder / "candidate.json", content)
     return candidate
 
 
@@ -51,7 +66,7 @@ def candidate(settings: Settings, name: str) -> dict[str, Any]:
     Raises:
         BadInput: there is no such candidate (it was published or discarded).
     """
-    file = _candidate_folder(settings, name) / "candidate.json"
+    file = candidate_folder(settings, name) / "candidate.json"
     if not file.exists():
         raise BadInput(f"candidate {name} is gone: it was published or discarded; start again from the plan")
     return _read(file)
@@ -59,17 +74,17 @@ def candidate(settings: Settings, name: str) -> dict[str, Any]:
 
 def touched(settings: Settings, name: str) -> dict[str, list[str]]:
     """Ids of the users and items that a candidate touches."""
-    return _read(_candidate_folder(settings, name) / "touched.json")
+    return _read(candidate_folder(settings, name) / "touched.json")
 
 
-def set_relisted(settings: Settings, name: str, users: list[str] | None) -> None:
-    """Note whose lists a candidate writes: None stands for everyone."""
-    write_json(_candidate_folder(settings, name) / "relisted.json", {"users": users})
+def texts(settings: Settings, name: str) -> pa.Table:
+    """The texts that a candidate embeds: `text_hash, text, kind`."""
+    return files.read_table(candidate_folder(settings, name) / "texts.arrow")
 
 
 def relisted(settings: Settings, name: str) -> list[str] | None:
-    """Whose lists a candidate wrote: None stands for everyone."""
-    users: list[str] | None = _read(_candidate_folder(settings, name) / "relisted.json")["users"]
+    """Whose lists a candidate writes: None stands for everyone."""
+    users: list[str] | None = _read(candidate_folder(settings, name) / "relisted.json")["users"]
     return users
 
 
@@ -78,7 +93,7 @@ def extend_candidate(settings: Settings, name: str, changes: dict[str, Any]) -> 
     state = candidate(settings, name)
     for key, value in changes.items():
         state[key] = {**state[key], **value} if isinstance(value, dict) and isinstance(state.get(key), dict) else value
-    write_json(_candidate_folder(settings, name) / "candidate.json", state)
+    files.write_json(candidate_folder(settings, name) / "candidate.json", state)
     return state
 
 
@@ -105,8 +120,8 @@ def candidates(settings: Settings) -> list[tuple[str, dict[str, Any], datetime]]
 def discard_candidate(settings: Settings, name: str) -> None:
     """Forget a candidate; what it wrote into tables is never read and is overwritten by the next run."""
     # This file says that there is a candidate, so it goes first.
-    (_candidate_folder(settings, name) / "candidate.json").unlink(missing_ok=True)
-    remove_folder(_candidate_folder(settings, name))
+    (candidate_folder(settings, name) / "candidate.json").unlink(missing_ok=True)
+    files.remove_folder(candidate_folder(settings, name))
 
 
 # Manifests
@@ -146,7 +161,7 @@ def identity(state: dict[str, Any]) -> str:
 def of_candidate(settings: Settings, name: str) -> Manifest | None:
     """The publication that a candidate became, if it was published and its switch was done."""
     found = [entry for entry in manifests(settings) if entry["candidate"] == name]
-    return found[0] if found and not (_candidate_folder(settings, name) / "candidate.json").exists() else None
+    return found[0] if found and not (candidate_folder(settings, name) / "candidate.json").exists() else None
 
 
 def add(settings: Settings, content: Manifest) -> Manifest:
@@ -159,7 +174,7 @@ def add(settings: Settings, content: Manifest) -> Manifest:
         number += 1
         name = f"{base}-{number}"
     entry = {"id": name, "made_at": datetime.now(UTC).isoformat(), **content}
-    write_json(_manifest_file(settings, name), entry)
+    files.write_json(_manifest_file(settings, name), entry)
     return entry
 
 
@@ -171,7 +186,7 @@ def move_tables(settings: Settings, name: str, versions: dict[str, int]) -> None
         content["lists"]["item_vectors"] = versions.get(VectorTable.ITEMS, items)
     for table, version in versions.items():
         content["tables"][table]["version"] = version
-    write_json(_manifest_file(settings, name), content)
+    files.write_json(_manifest_file(settings, name), content)
 
 
 def _kept_file(settings: Settings, name: str) -> Path:
@@ -186,7 +201,7 @@ def kept(settings: Settings, name: str) -> bool:
 def keep(settings: Settings, name: str) -> None:
     """Let no retention take a publication away."""
     manifest(settings, name)
-    write_json(_kept_file(settings, name), {"at": datetime.now(UTC).isoformat()})
+    files.write_json(_kept_file(settings, name), {"at": datetime.now(UTC).isoformat()})
 
 
 def unkeep(settings: Settings, name: str) -> None:
@@ -198,7 +213,7 @@ def unkeep(settings: Settings, name: str) -> None:
 def remove(settings: Settings, name: str) -> None:
     """Forget a publication; from the first step on nobody sees it any more."""
     _manifest_file(settings, name).unlink(missing_ok=True)
-    remove_folder(settings.publications / name)
+    files.remove_folder(settings.publications / name)
 
 
 # The pointer
@@ -259,7 +274,7 @@ def serve(settings: Settings, name: str, why: str, *, pin: bool) -> dict[str, An
     manifest(settings, name)
     before = _pointer(settings)
     change = {"at": datetime.now(UTC).isoformat(), "from": before["id"], "to": name, "why": why}
-    write_json(
+    files.write_json(
         settings.publications / "serving.json", {"id": name, "pinned": pin, "changes": [*before["changes"], change]}
     )
     return change
@@ -269,6 +284,6 @@ def unpin(settings: Settings) -> None:
     """Let the next publication serve again after a rollback."""
     before = _pointer(settings)
     change = {"at": datetime.now(UTC).isoformat(), "from": before["id"], "to": before["id"], "why": "unpinned"}
-    write_json(
+    files.write_json(
         settings.publications / "serving.json", {**before, "pinned": False, "changes": [*before["changes"], change]}
     )

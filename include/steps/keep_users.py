@@ -1,0 +1,37 @@
+"""Join the shards of `update_users`: a new version of the user vectors."""
+
+from typing import Any
+
+from include.columns import VectorTable
+from include.settings import Settings
+from include.steps.tables import base_version, keep_parts
+from include.steps.timing import note_seconds, timed
+from include.steps.update_users import STEP, planned_users, user_inputs
+from include.stores import publications
+
+
+def keep_users(settings: Settings, candidate: str) -> dict[str, Any]:
+    """Write the touched users' vectors over the base's version, or all of them anew.
+
+    Returns:
+        The table: its version, and how many rows were written and taken away.
+
+    Raises:
+        TidemarkError: a shard's part is missing or is not what was planned.
+    """
+    state = publications.candidate(settings, candidate)
+    with timed(settings, candidate, "keep_users"):
+        users, seconds = keep_parts(
+            settings,
+            candidate,
+            VectorTable.USERS,
+            planned_users(settings, candidate, state),
+            user_inputs(state),
+            base=base_version(settings, state, VectorTable.USERS),
+            gone=[],
+            metadata=state["artefacts"],
+            some=True,
+        )
+    note_seconds(settings, candidate, STEP, seconds)
+    publications.extend_candidate(settings, candidate, {"tables": {VectorTable.USERS: users}})
+    return users

@@ -1,0 +1,101 @@
+"""Compute the item vectors that a candidate touches, and write them as a new version of the table."""
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from include.columns import VectorTable
+from include.models.interests import unit
+from include.settings import Settings
+from include.steps.item_texts import item_text_vectors
+from include.steps.plan import ITEM_FACTORS, TEXT_MEAN
+from include.steps.tables import base_version, summary
+from include.steps.timing import timed
+from include.stores import artefacts, behaviour, lake, publications, vectors
+from include.stores.lock import writing
+
+
+def update_items(settings: Settings, candidate: str) -> dict[str, Any]:
+    """Write the touched items' vectors over the base's version, or all of them anew.
+
+    Returns:
+        The table: its version, and how many rows were written and taken away.
+    """
+    state = publications.candidate(settings, candidate)
+    touched = publications.touched(settings, candidate)
+    with timed(settings, candidate, "update_items"), writing(settings):
+        items, lists = _write_items(settings, state, touched["items"])
+    publications.extend_candidate(
+        settings, candidate, {"tables": {VectorTable.ITEMS: items}, "lists": {"item_vectors": lists}}
+    )
+    return items
+
+
+def _keys(rows: pa.Table) -> set[str]:
+    return {str(key) for key in rows.column(0).to_pylist()}
+
+
+def _write_items(settings: Settings, state: dict[str, Any], touched: list[str]) -> tuple[dict[str, Any], int]:
+    """Write item vectors; returns the table and the version that lists are scored against."""
+    base = base_version(settings, state, VectorTable.ITEMS)
+    gone: list[str] = []
+    context_version: int | None = None
+    own = (state["lake_snapshot"], state["as_of"])
+    context = (state["lists"]["lake_snapshot"], state["lists"]["as_of"])
+    if state["full"] and own != context:
+        # The lists of the publication that is rebuilt were scored against the catalogue of an earlier T.
+        rows = item_rows(settings, state, *context, None)
+        base = _write(settings, state, VectorTable.ITEMS, rows, None, [])
+        context_version = base
+        present = _keys(rows)
+        rows = item_rows(settings, state, *own, None)
+        gone = sorted(present - _keys(rows))
+    else:
+        rows = item_rows(settings, state, *own, None if state["full"] else touched)
+        present = _keys(rows)
+        gone = [] if state["full"] else [item for item in touched if item not in present]
+        context_version = None if own == context else state["lists"]["item_vectors"]
+    version = _write(settings, state, VectorTable.ITEMS, rows, base, gone)
+    table = summary(state, VectorTable.ITEMS, version, rows.num_rows, len(gone))
+    return table, version if context_version is None else int(context_version)
+
+
+def _write(
+    settings: Settings, state: dict[str, Any], name: str, rows: pa.Table, base: int | None, gone: list[str]
+) -> int:
+    return vectors.write(
+        settings, state["encoder_id"], name, rows, base=base, gone=gone, metadata=dict(state["artefacts"])
+    )
+
+
+def item_rows(settings: Settings, state: dict[str, Any], snapshot: int, as_of: str, only: list[str] | None) -> pa.Table:
+    """Vectors of the items, or of those named, by what describes them as of T, with the state's encoder and artefacts."""
+    with lake.connect(settings) as connection:
+        items = behaviour.items(connection, snapshot, datetime.fromisoformat(as_of), only)
+    hashes, raw = item_text_vectors(settings, state["encoder_id"], items)
+    mean = artefacts.read(settings, state["artefacts"][TEXT_MEAN])[0]["mean"]
+    described = np.array([name is not None for name in hashes], dtype=bool)
+    text = np.where(described[:, None], unit(raw - mean), np.float32(0))
+    factors, description = artefacts.read(settings, state["artefacts"][ITEM_FACTORS])
+    row = {item: position for position, item in enumerate(description["items"])}
+    ids = items["item_id"].to_pylist()
+    positions = np.array([row.get(item, -1) for item in ids], dtype=np.int64)
+    return pa.table(
+        {
+            "item_id": pa.array(ids, pa.string()),
+            "text": vectors.vector_column(text.astype(np.float32)),
+            "left": vectors.vector_column(_rows(factors["left"], positions)),
+            "right": vectors.vector_column(_rows(factors["right"], positions)),
+            "text_hash": pa.array(hashes, pa.string()),
+        }
+    )
+
+
+def _rows(matrix: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Rows of a matrix by position; zeros where the position is -1."""
+    found = np.zeros((len(positions), matrix.shape[1]), dtype=np.float32)
+    found[positions >= 0] = matrix[positions[positions >= 0]]
+    return found
