@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, dag, task
 
-from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, candidate_of, make_publication, run_step
+from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, make_publication, run_step, work_of
 
 
 @dag(
@@ -38,12 +38,12 @@ from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, candidat
 )
 def recommend_daily() -> None:
     @task(pool=WRITER_POOL)
-    def plan(data_interval_end: datetime | None = None) -> str:
+    def plan(data_interval_end: datetime | None = None) -> dict[str, Any]:
         """Fix T, the snapshot and the artefacts of a publication for everyone; skip the rest where it is there."""
         from include.steps.plan import plan_recommend
 
         summary: dict[str, Any] = run_step(plan_recommend, data_interval_end)
-        return candidate_of(summary)
+        return work_of(summary)
 
     make_publication(plan())
 

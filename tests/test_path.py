@@ -11,29 +11,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from include.steps.update_vectors import update_vectors
 
 from include.columns import VectorTable
 from include.errors import BadInput, GateFailed
 from include.models.encoder import resolve
 from include.settings import REPOSITORY, Encoder, Settings
+from include.steps.chain import STEPS
 from include.steps.check_lists import check_lists
 from include.steps.check_vectors import check_vectors
 from include.steps.clean import clean
-from include.steps.embed_texts import embed_texts
 from include.steps.export import export
 from include.steps.gate_lake import gate_lake
 from include.steps.land import land
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.steps.publish import publish
 from include.steps.show import show_item, show_user
-from include.steps.train_artefacts import train_artefacts
-from include.steps.update_lists import update_lists
 from include.stores import publications, vectors
 from tests import samples
 
 LATER = samples.FIRST + timedelta(hours=6)
-STEPS = (embed_texts, train_artefacts, update_vectors, check_vectors, update_lists, check_lists)
 
 
 def published(settings, plan):
@@ -264,7 +260,8 @@ def test_artefacts_trained_after_t_are_not_used_for_t(shop):
 def broken(settings, name, column, edit):
     """A candidate whose table was spoilt after it was written."""
     plan = plan_rebuild(settings)
-    steps = STEPS[:3] if name != VectorTable.recommendations("home") else STEPS[:5]
+    upto = check_lists if name == VectorTable.recommendations("home") else check_vectors
+    steps = STEPS[: STEPS.index(upto)]
     for step in steps:
         step(settings, plan["candidate"])
     state = publications.candidate(settings, plan["candidate"])

@@ -2,12 +2,15 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 
 from include.errors import BadInput, GateFailed
 from include.steps.publish import publish
 from include.steps.roll_back import choose_publication, roll_back
 from include.stores import publications
+
+NO_TEXTS = pa.table({name: pa.array([], pa.string()) for name in ("text_hash", "text", "kind")})
 
 
 def manifest(settings, as_of="2020-01-02T00:00:00+00:00", candidate="c1", **changes):
@@ -89,7 +92,7 @@ def test_a_reader_sees_the_old_or_the_new_pointer_never_a_part(settings, monkeyp
 
 def test_a_candidate_without_its_gates_is_not_published(settings):
     state = {"expected_gates": ["vectors"], "gates": [], "lake_snapshot": 1}
-    candidate = publications.new_candidate(settings, state, {"users": [], "items": []})
+    candidate = publications.new_candidate(settings, state, {"users": [], "items": []}, relisted=None, texts=NO_TEXTS)
     with pytest.raises(GateFailed, match="vectors"):
         publish(settings, candidate)
     publications.add_gate(settings, candidate, {"name": "vectors", "passed": False})
@@ -99,7 +102,9 @@ def test_a_candidate_without_its_gates_is_not_published(settings):
 
 
 def test_a_gate_judged_again_replaces_its_earlier_result(settings):
-    candidate = publications.new_candidate(settings, {"gates": []}, {"users": [], "items": []})
+    candidate = publications.new_candidate(
+        settings, {"gates": []}, {"users": [], "items": []}, relisted=None, texts=NO_TEXTS
+    )
     publications.add_gate(settings, candidate, {"name": "vectors", "passed": False})
     publications.add_gate(settings, candidate, {"name": "vectors", "passed": True})
     assert publications.candidate(settings, candidate)["gates"] == [{"name": "vectors", "passed": True}]

@@ -10,7 +10,6 @@ from include.steps.check_lists import check_lists
 from include.steps.check_vectors import check_vectors
 from include.steps.embed_texts import embed_texts
 from include.steps.keep_lists import keep_lists
-from include.steps.keep_texts import keep_texts
 from include.steps.keep_users import keep_users
 from include.steps.train_artefacts import train_artefacts
 from include.steps.update_items import update_items
@@ -21,7 +20,6 @@ Step = Callable[..., dict[str, Any]]
 
 STEPS: tuple[Step, ...] = (
     embed_texts,
-    keep_texts,
     train_artefacts,
     update_items,
     update_users,

@@ -10,6 +10,7 @@ from include.models.factors import train_item_factors
 from include.models.interests import decayed_weights
 from include.settings import Settings
 from include.steps.item_texts import item_text_vectors
+from include.steps.keep_texts import keep_texts
 from include.steps.plan import ITEM_FACTORS, TEXT_MEAN, matching
 from include.steps.timing import timed
 from include.stores import artefacts, behaviour, lake, publications
@@ -18,11 +19,15 @@ log = logging.getLogger(__name__)
 
 
 def train_artefacts(settings: Settings, candidate: str) -> dict[str, Any]:
-    """Train the artefacts that the plan found missing, from events before T, and freeze them.
+    """Keep the text vectors that shards made; train the artefacts that the plan found missing, from events before T.
 
     Returns:
-        `trained` and `reused`: artefact ids.
+        `kept`: how many texts; `trained` and `reused`: artefact ids.
+
+    Raises:
+        TidemarkError: a shard's part is missing or is not what was planned.
     """
+    kept = keep_texts(settings, candidate)["kept"]
     state = publications.candidate(settings, candidate)
     missing = [kind for kind in (TEXT_MEAN, ITEM_FACTORS) if kind not in state["artefacts"]]
     trained = {}
@@ -33,7 +38,7 @@ def train_artefacts(settings: Settings, candidate: str) -> dict[str, Any]:
             )
             log.info("trained %s", trained[kind])
     publications.extend_candidate(settings, candidate, {"artefacts": trained})
-    return {"trained": list(trained.values()), "reused": list(state["artefacts"].values())}
+    return {"kept": kept, "trained": list(trained.values()), "reused": list(state["artefacts"].values())}
 
 
 def _description(settings: Settings, state: dict[str, Any], kind: str) -> dict[str, Any]:
