@@ -19,12 +19,15 @@ from include.settings import Interests, Settings
 from include.steps.compare import TOP, as_text, compare
 from include.steps.dry_run import dry_run, dry_run_lines
 from include.steps.embed_texts import embed_texts
+from include.steps.keep_users import keep_users
 from include.steps.land import land
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.steps.report import report_lines, write_page
 from include.steps.timeline import as_text as timeline_text
 from include.steps.timeline import timeline
-from include.steps.update_vectors import update_vectors
+from include.steps.train_artefacts import train_artefacts
+from include.steps.update_items import update_items
+from include.steps.update_users import update_users
 from include.stores import lake, publications, vectors
 from tests import samples
 from tests.test_path import cleaned, lists, published, table
@@ -283,7 +286,7 @@ def rebuilt_users(settings, manifest, as_of) -> dict[str, dict[str, Any]]:
     """User vectors of a rebuild as of T with a publication's artefacts, which were trained later."""
     plan = plan_rebuild(settings, as_of, manifest["id"])
     publications.extend_candidate(settings, plan["candidate"], {"artefacts": manifest["artefacts"]})
-    for step in (embed_texts, update_vectors):
+    for step in (embed_texts, train_artefacts, update_items, update_users, keep_users):
         step(settings, plan["candidate"])
     state = publications.candidate(settings, plan["candidate"])
     version = state["tables"]["user_vectors"]["version"]
