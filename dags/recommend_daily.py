@@ -38,7 +38,7 @@ from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, make_pub
 )
 def recommend_daily() -> None:
     @task(pool=WRITER_POOL)
-    def plan(data_interval_end: datetime | None = None) -> dict[str, Any]:
+    def plan(data_interval_end: datetime | None = None) -> list[dict[str, Any]]:
         """Fix T, the snapshot and the artefacts of a publication for everyone; skip the rest where it is there."""
         from include.steps.plan import plan_recommend
 

@@ -38,7 +38,7 @@ from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, make_pub
 )
 def update_interests() -> None:
     @task(pool=WRITER_POOL)
-    def plan() -> dict[str, Any]:
+    def plan() -> list[dict[str, Any]]:
         """Find what changed since the publication to build on; skip the rest where nothing did."""
         from include.steps.plan import plan_update
 

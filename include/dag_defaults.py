@@ -22,6 +22,7 @@ log = logging.getLogger("tidemark")
 
 OWNER = "tidemark"
 WRITER_POOL = "tidemark_writer"  # one slot: who writes the lake or the vectors waits here for the writer before it
+CANDIDATE = "candidate"
 SHARD_NAME = "{{ shard_name }}"  # see run_shard
 CLEANING_FIRST = 100  # priority in that pool: during a backfill the updates of several hours become one
 SWITCHING_FIRST = 200  # and somebody waits for a rollback
@@ -173,15 +174,17 @@ def run_shard(step: Callable[..., dict[str, Any]], candidate: str, shard: int) -
     return run_step(step, candidate, shard)
 
 
-def work_of(plan: dict[str, Any]) -> dict[str, Any]:
-    """What a plan hands on: the id of the `candidate`, and the numbers of the `shards`.
+def work_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a plan's task hands on: `candidate` and `shard` of each shard, and the candidate alone under a key of its own.
 
     Raises:
         AirflowSkipException: there is nothing to do, and the plan says why.
     """
     if plan["candidate"] is None:
         raise AirflowSkipException(plan.get("reason", "nothing to do"))
-    return {name: plan[name] for name in ("candidate", "shards")}
+    # Airflow maps tasks over what a task returns, and over no other key.
+    get_current_context()["ti"].xcom_push(CANDIDATE, plan["candidate"])
+    return [{CANDIDATE: plan["candidate"], "shard": shard} for shard in plan["shards"]]
 
 
 @task_group(prefix_group_id=False, tooltip="From a planned candidate to a publication")
@@ -191,7 +194,7 @@ def make_publication(work: Any) -> None:
     A shard writes files that only its candidate reads, so it waits for no writer; the task behind it joins them.
 
     Args:
-        work: what `work_of` made of a plan, from a task upstream.
+        work: the task upstream that returns what `work_of` made of a plan.
     """
 
     @task(map_index_template=SHARD_NAME, doc_md="Embed the texts that no run embedded before, those of one shard.")
@@ -266,15 +269,15 @@ def make_publication(work: Any) -> None:
         outlet_events[PUBLICATION].extra = summary
         return summary
 
-    candidate, shards = work["candidate"], work["shards"]
+    candidate = work[CANDIDATE]
     chain(
-        embed_texts.partial(candidate=candidate).expand(shard=shards),
+        embed_texts.expand_kwargs(work),
         train_artefacts(candidate),
         update_items(candidate),
-        update_users.partial(candidate=candidate).expand(shard=shards),
+        update_users.expand_kwargs(work),
         keep_users(candidate),
         check_vectors(candidate),
-        update_lists.partial(candidate=candidate).expand(shard=shards),
+        update_lists.expand_kwargs(work),
         keep_lists(candidate),
         check_lists(candidate),
         publish(candidate),
