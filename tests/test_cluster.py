@@ -38,6 +38,7 @@ LAST_HOUR = samples.FIRST + timedelta(hours=HOURS)
 LONG_TEXTS = 200  # of 256 tokens: 20 seconds or so
 EMBED = "embed_texts"
 WORKERS = ("one", "two")
+SHARDS = 2
 START_LIMIT = 180.0  # seconds until a server answers; 20 are usual
 
 
@@ -159,6 +160,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             REDIS_HOST=services.HOST, REDIS_PORT=str(redis_port),
             OBJECT_STORE_ENDPOINT=store.endpoint,
             API_SERVER_HOST=services.HOST, API_SERVER_PORT=str(services.free_port()),
+            TIDEMARK_SHARDS=str(SHARDS),
         )  # fmt: skip
         given = compose.variables(env_file)
         where = {
@@ -256,6 +258,9 @@ def test_a_worker_is_killed_amid_embedding_and_the_path_goes_on(
     client.wait(UPDATE, [run])
     again = state_of(client, run, task)
     assert (again["state"], again["try_number"]) == ("success", 2)
+    for step in ("embed_texts", "update_users", "update_lists"):
+        mapped = [each["map_index"] for each in client.tasks(UPDATE, run) if each["task_id"] == step]
+        assert sorted(mapped) == list(range(SHARDS))
     here, (first, _) = publications.serving(settings), one_machine[1]
     assert here["run"]["texts"] == first["run"]["texts"]
     assert here["rows"] == first["rows"]
