@@ -4,7 +4,7 @@ The Complete Journey (from its package, as in `make demo DATASET=complete-journe
 file of long rows, larger than what a process is let to hold (RLIMIT_DATA), goes through under that limit.
 
     python -m benchmarks.bench_cleaning
-    python -m benchmarks.bench_cleaning --only larger-than-memory --file-gb 4
+    python -m benchmarks.bench_cleaning --only larger-than-memory
 """
 
 import argparse
@@ -49,7 +49,7 @@ def larger_than_memory(scratch: Path, file_gb: float, limit_gb: float) -> None:
             rows += 1
     home = scratch / "home"
     print(f"\n{rows:,} rows in one file of {file_gb} GB, each process held below {limit_gb} GB\n{'':12}{HEADER}")
-    memory = {"TIDEMARK_CLEANING__MEMORY_LIMIT": "500MB"}
+    memory = {"TIDEMARK_CLEANING__MEMORY_LIMIT": "1GB"}
     for command in (("land", file), ("clean",)):
         print(f"{command[0]:12}{tidemark(home, *command, memory_gb=limit_gb, **memory)}", flush=True)
 
@@ -58,8 +58,8 @@ def main() -> None:
     """Run and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PARTS, help="one of the parts")
-    parser.add_argument("--file-gb", type=float, default=3.0, help="size of the large file (default %(default)s)")
-    parser.add_argument("--limit-gb", type=float, default=2.0, help="memory of a process (default %(default)s)")
+    parser.add_argument("--file-gb", type=float, default=4.0, help="size of the large file (default %(default)s)")
+    parser.add_argument("--limit-gb", type=float, default=3.0, help="memory of a process (default %(default)s)")
     arguments = parser.parse_args()
     chosen = [arguments.only] if arguments.only else PARTS
     if PARTS[0] in chosen:

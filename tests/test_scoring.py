@@ -110,11 +110,13 @@ def test_contributions_and_the_rest_make_the_score():
         shares[name] = weights
     blend = Blend(SURFACE, items, *(vectors[name] for name in ("text_long", "text_short", "behaviour")))
     listed = np.array([3, 0, 41, 17])
+    most = int(np.diff(shares["text_long"].indptr).max())
     score = sum(by_definition(items, *(vectors[n] for n in ("text_long", "text_short", "behaviour"))).values())
     centred = items.text[listed].astype(np.float64) - items.text.mean(axis=0, dtype=np.float64)
     for row in range(M):
-        past, added = blend.contributions(row, shares, listed)
-        assert past.tolist() == sorted(set(item[user == row].tolist()))
+        past, added = (found[0] for found in blend.contributions(np.array([row]), shares, listed[None, :], most))
+        assert past[past >= 0].tolist() == sorted(set(item[user == row].tolist()))
+        assert not added[past < 0].any()
         written = sum(blend.scales[name][row] * (wrote[name][row] / norms[name][row]) @ centred.T for name in wrote)
         popular = SURFACE.popularity * items.popularity[listed]
         np.testing.assert_allclose(added.sum(axis=0) + written + popular, score[row, listed], atol=1e-5)
@@ -123,9 +125,38 @@ def test_contributions_and_the_rest_make_the_score():
 def test_nothing_is_contributed_to_the_padding():
     items, shares = catalogue(), csr_array(np.ones((1, N)))
     one = [vectors[:1] for vectors in users()]
-    _, added = Blend(SURFACE, items, *one).contributions(0, dict.fromkeys(SOURCES[:3], shares), np.array([2, -1]))
-    assert added[:, 0].any()
-    assert not added[:, 1].any()
+    blend, every = Blend(SURFACE, items, *one), dict.fromkeys(SOURCES[:3], shares)
+    _, added = blend.contributions(np.array([0]), every, np.array([[2, -1]]), N)
+    assert added[0, :, 0].any()
+    assert not added[0, :, 1].any()
+
+
+def test_reasons_are_the_largest_contributions_whoever_stands_beside():
+    rng = np.random.default_rng(13)
+    items, vectors = catalogue(), users()
+    marks = rng.random((M, N)) < rng.random((M, 1)) ** 2
+    marks[0] = False
+    had = csr_array(rng.random((M, N)) * marks)
+    shares = {
+        name: csr_array((had.data * (k + 1), had.indices, had.indptr), had.shape) for k, name in enumerate(SOURCES[:3])
+    }
+    listed = rng.integers(-1, N, (M, 6))
+    blend = Blend(SURFACE, items, *vectors)
+    found, added = blend.reasons(shares, listed, 3)
+    assert (found[0] == -1).all()
+    most = int(np.diff(had.indptr).max())
+    for row in range(1, M):
+        past, share = (each[0] for each in blend.contributions(np.array([row]), shares, listed[row][None, :], most))
+        for place in range(6):
+            rounded = np.round(share[:, place], DECIMALS)
+            best = [k for k in np.lexsort((past, -rounded)) if past[k] >= 0 and rounded[k] > 0][:3]
+            assert found[row, place][: len(best)].tolist() == past[best].tolist()
+            assert (found[row, place][len(best) :] == -1).all()
+            np.testing.assert_allclose(added[row, place][: len(best)], rounded[best], atol=1e-6)
+        alone = Blend(SURFACE, items, *(vector[row : row + 1] for vector in vectors))
+        own = alone.reasons({name: share[[row]] for name, share in shares.items()}, listed[[row]], 3)
+        assert np.array_equal(own[0][0], found[row])
+        assert np.array_equal(own[1][0], added[row])
 
 
 @settings(max_examples=80, deadline=None)

@@ -6,7 +6,7 @@ variance over the catalogue are u·mean(P) and uᵀ·Cov(P)·u, so the weights a
 blend is one product of a query with the catalogue's matrix, up to a constant of the user.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ MARGIN = 16
 
 GROUPED = 16
 """Items whose maximum is looked at before they are."""
+
+VECTORS_PER_BLOCK = 8192
+"""Vectors of items that explaining lists gathers at once: 50 MB or so."""
 
 SMALLEST_DEVIATION = 1e-9
 SOURCES = ("text_long", "text_short", "behaviour", "popularity")
@@ -134,12 +137,8 @@ class Blend:
         offsets = text @ self.catalogue.text_mean + behaved @ self.catalogue.right_mean
         return np.concatenate([text, behaved, popular], axis=1).astype(np.float32), offsets
 
-    def _centred(self, places: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        text = self.catalogue.text[places].astype(np.float64) - self.catalogue.text_mean
-        return text, self.catalogue.right[places].astype(np.float64) - self.catalogue.right_mean
-
     def source_scores(self, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """What each source adds to the score of each listed item, user by user in float64.
+        """What each source adds to the score of each listed item, in float64; a user's does not depend on the others.
 
         Args:
             positions: (m, length) listed items; -1 for none, which scores 0.
@@ -148,41 +147,94 @@ class Blend:
             An array for each of `SOURCES`, (m, length); their sum is the score.
         """
         parts = {name: np.zeros(positions.shape) for name in SOURCES}
-        for row, listed in enumerate(positions):
-            shown = listed >= 0
-            text, right = self._centred(listed[shown])
-            for name, items in (("text_long", text), ("text_short", text), ("behaviour", right)):
-                parts[name][row, shown] = self.scales[name][row] * (items @ self.vectors[name][row].astype(np.float64))
-            parts["popularity"][row, shown] = self.popularity_weight * self.catalogue.popularity[listed[shown]]
+        items = self.catalogue
+        texts = np.stack([self._scaled("text_long"), self._scaled("text_short")], axis=2)
+        behaved = self._scaled("behaviour")[:, :, None]
+        for rows in _blocks(np.arange(len(positions)), positions.shape[1]):
+            listed = positions[rows]
+            by_text = items.text[listed].astype(np.float64) @ texts[rows] - (items.text_mean @ texts[rows])[:, None]
+            by_right = items.right[listed].astype(np.float64) @ behaved[rows]
+            by_right -= (items.right_mean @ behaved[rows])[:, None]
+            found = (
+                by_text[..., 0],
+                by_text[..., 1],
+                by_right[..., 0],
+                self.popularity_weight * items.popularity[listed],
+            )
+            for name, part in zip(SOURCES, found, strict=True):
+                parts[name][rows] = np.where(listed >= 0, part, 0.0)
         return parts
 
     def contributions(
-        self, row: int, shares: dict[str, csr_array], listed: NDArray[np.int64]
+        self, rows: NDArray[np.int64], shares: dict[str, csr_array], listed: NDArray[np.int64], most: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """How much each past item of one user adds to the score of each listed item.
+        """How much each past item of some users adds to the score of each of their listed items.
 
         The interest vectors are sums over past items and the score is linear in them, so the parts add up: past items,
         what the user wrote, and popularity make the score.
 
         Args:
-            row: the user.
+            rows: (b,) the users; each has past items.
             shares: for `text_long`, `text_short` and `behaviour`, (m, n): what each past item weighs in the vector, divided
                 by the vector's norm. All have their entries in the same places.
-            listed: (length,) listed items; -1 for none.
+            listed: (b, length) listed items; -1 for none.
+            most: h, no user has more past items.
 
         Returns:
-            (h,) positions of past items, and (h, length) what each adds; 0 where nothing is listed.
+            (b, h) positions of past items, -1 behind the last, and (b, h, length) what each adds; 0 where nothing is.
         """
-        indptr = shares["text_long"].indptr
-        entries = slice(indptr[row], indptr[row + 1])
-        past = shares["text_long"].indices[entries].astype(np.int64)
-        text, right = self._centred(listed)
-        own = {name: self.scales[name][row] * share.data[entries] for name, share in shares.items()}
-        added = (own["text_long"] + own["text_short"])[:, None] * (
-            self.catalogue.text[past].astype(np.float64) @ text.T
-        )
-        added += own["behaviour"][:, None] * (self.catalogue.left[past].astype(np.float64) @ right.T)
-        return past, np.where(listed >= 0, added, 0.0)
+        items, had = self.catalogue, shares["text_long"]
+        first, count = had.indptr[rows], np.diff(had.indptr)[rows]
+        there = np.arange(most) < count[:, None]
+        entries = np.where(there, first[:, None] + np.arange(most), first[:, None])
+        past = had.indices[entries].astype(np.int64)
+        own = {
+            name: np.where(there, self.scales[name][rows][:, None] * share.data[entries], 0.0)
+            for name, share in shares.items()
+        }
+        by_text, by_left = own["text_long"] + own["text_short"], own["behaviour"]
+        weighed = np.concatenate([by_text[..., None] * items.text[past], by_left[..., None] * items.left[past]], axis=2)
+        facing = np.concatenate([items.text[listed], items.right[listed]], axis=2).astype(np.float64)
+        mean = np.concatenate([items.text_mean, items.right_mean])
+        added = weighed @ facing.transpose(0, 2, 1) - (weighed @ mean)[..., None]
+        return np.where(there, past, -1), np.where(listed[:, None, :] >= 0, added, 0.0)
+
+    def reasons(
+        self, shares: dict[str, csr_array], listed: NDArray[np.int64], most: int
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """The past items that add most to the score of each listed item; equal ones in order of position.
+
+        Args:
+            shares: as for `contributions`.
+            listed: (m, length) listed items; -1 for none.
+            most: past items to name.
+
+        Returns:
+            (m, length, most) positions, -1 where no other past item adds anything, and what each adds.
+        """
+        position = np.full((*listed.shape, most), -1, dtype=np.int64)
+        added = np.zeros(position.shape, dtype=np.float32)
+        count = np.diff(shares["text_long"].indptr)
+        # Users with about as many past items share a product, whose size follows from the user alone: so do its bits.
+        size = np.exp2(np.ceil(np.log2(np.maximum(count, 1)))).astype(np.int64)
+        for width in np.unique(size[count > 0]):
+            for rows in _blocks(np.flatnonzero((size == width) & (count > 0)), max(int(width), listed.shape[1])):
+                past, share = self.contributions(rows, shares, listed[rows], int(width))
+                share = np.round(share, DECIMALS)
+                for place in range(min(most, int(width))):
+                    best = share.argmax(axis=1)[:, None, :]  # of equal ones the first
+                    value = np.take_along_axis(share, best, axis=1)
+                    np.put_along_axis(share, best, -np.inf, axis=1)
+                    value, best = value[:, 0, :], np.take_along_axis(past, best[:, 0, :], axis=1)
+                    position[rows, :, place] = np.where(value > 0, best, -1)
+                    added[rows, :, place] = np.maximum(value, 0.0)
+        return position, added
+
+
+def _blocks(rows: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
+    """Rows in blocks that need about the same memory, whatever the width of each."""
+    size = max(1, VECTORS_PER_BLOCK // max(1, width))
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def top_items(

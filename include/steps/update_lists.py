@@ -170,18 +170,7 @@ def _lists(
     scores = np.take_along_axis(scores, order, axis=1)
     parts = {name: np.take_along_axis(parts[name], order, axis=1) for name in SOURCES}
 
-    because_item = np.full((*positions.shape, surface.reasons), -1, dtype=np.int64)
-    because_share = np.zeros((*positions.shape, surface.reasons), dtype=np.float32)
-    for row in range(len(users)):
-        past, share = blend.contributions(row, shares, positions[row])
-        if len(past) == 0:
-            continue
-        best = np.lexsort((np.broadcast_to(past[:, None], share.shape), -np.round(share, DECIMALS)), axis=0)[
-            : surface.reasons
-        ]
-        top = np.take_along_axis(share, best, axis=0)
-        because_item[row, :, : len(best)] = np.where(top > 0, past[best], -1).T
-        because_share[row, :, : len(best)] = np.round(top, DECIMALS).T
+    because_item, because_share = blend.reasons(shares, positions, surface.reasons)
     return _table(users, catalogue, positions, scores, parts, because_item, because_share)
 
 
