@@ -140,7 +140,7 @@ def measure(users: int, items: int, shares: Sequence[float], fixed: int, scratch
 
 def redelivered(settings: Settings, data: Path) -> None:
     """Deliver the whole history again, unchanged, and say what an update makes of it."""
-    landed = land(settings, data)
+    landed = land(settings, data, format="canonical")
     seconds = tidemark(settings.home, "clean").wall
     plan = plan_update(settings)
     touched = 0 if plan["candidate"] is None else plan["users"]["touched"]

@@ -3,6 +3,7 @@
 The marts are written directly (tests/test_clean.py holds dbt to them); everything after them is the product's own.
 """
 
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -163,7 +164,10 @@ def test_updates_leave_what_a_rebuild_gives(tmp_path_factory, text_cache, first,
         plan = plan_recommend(home) if fresh else plan_update(home)
         note(f"{'recommend' if fresh else 'update'} after {batch} as of hour {hour + 1}: {plan}")
         made = published(home, plan)
+    shutil.rmtree(home.cache / "popularity")
     rebuilt = published(home, plan_rebuild(home, publication=made["id"]))
     same_content(home, made, rebuilt)
+    for count in ("total", "with_history"):
+        assert made["run"]["users"][count] == rebuilt["run"]["users"][count]
     keys = vectors.read(home, made["encoder_id"], VectorTable.USERS, made["tables"][VectorTable.USERS]["version"])
     assert len(set(keys["user_id"].to_pylist())) == keys.num_rows

@@ -19,7 +19,7 @@ from include.steps.restore import restore
 from include.stores import batches, files, lake, publications
 from include.stores.lock import writing
 from tests import samples, services
-from tests.test_path import cleaned, land, plan_recommend, plan_update, published, same_exports
+from tests.test_path import cleaned, land, plan_rebuild, plan_recommend, plan_update, published, same_exports
 
 pytestmark = pytest.mark.cluster
 
@@ -82,13 +82,14 @@ def test_an_object_store_publishes_what_a_folder_does(
     assert batches.stale(remote_settings) == []
     assert files.size(remote_settings.lake) > 0
     kept = [path.name for path in remote_settings.reports.iterdir()]
-    assert kept == ["data_docs", "validations"]
+    assert kept == ["data_docs", "publications", "validations"]
 
 
 def test_maintenance_lets_go_of_what_nothing_names(
     remote_settings: Settings, remote: list[publications.Manifest], tmp_path: Path
 ) -> None:
-    first, last = (manifest["id"] for manifest in remote)
+    first, before = (manifest["id"] for manifest in remote)
+    last = published(remote_settings, plan_rebuild(remote_settings))["id"]
     export(remote_settings, "recommendations", tmp_path / "before.parquet", last)
     now = remote_settings.model_copy(update={"retention": Retention(days=1e-6, grace_hours=0)})
     (now.publications / "candidates" / "20240101T000000-dead" / "touched.json").write_text("{}")
@@ -99,7 +100,7 @@ def test_maintenance_lets_go_of_what_nothing_names(
     assert done["orphans"] == ["1 files of the lake"]
     assert done["after"]["lake"] < done["before"]["lake"]
     assert maintain(now, dry_run=True)["pruned"]["publications"] == []
-    assert [manifest["id"] for manifest in publications.manifests(now)] == [last]
+    assert [manifest["id"] for manifest in publications.manifests(now)] == [before, last]  # a rollback returns to it
     export(remote_settings, "recommendations", tmp_path / "after.parquet", last)
     assert (tmp_path / "after.parquet").read_bytes() == (tmp_path / "before.parquet").read_bytes()
 

@@ -208,8 +208,6 @@ def _plan(
     source: publications.Manifest | None = None,
 ) -> dict[str, Any]:
     encoder_id = encoder.identify(settings.encoder)
-    everyone = behaviour.users(connection, snapshot, as_of)
-    active = behaviour.n_active_users(connection, snapshot, as_of)
     everything = behaviour.items(connection, snapshot, as_of)
     if base is None:
         log.info("everything is computed anew: %s", why_full)
@@ -217,6 +215,7 @@ def _plan(
         items: list[str] = []
     else:
         users, items = _touched(settings, connection, base, snapshot, as_of)
+    counts = _user_counts(connection, base, snapshot, as_of, users)
     context: dict[str, Any] = {"as_of": as_of.isoformat(), "lake_snapshot": snapshot, "item_vectors": None}
     for publication in (source, base if relist == "touched" else None):
         if publication is not None and _moment(publication["lists"]["as_of"]) <= as_of:
@@ -239,11 +238,7 @@ def _plan(
         "expected_gates": ["vectors", *(f"recommendations_{surface.name}" for surface in settings.surfaces)],
         "gates": [],
         "run": {
-            "users": {
-                "touched": len(everyone) if base is None else len(users),
-                "total": len(everyone),
-                "with_history": active,
-            },
+            "users": {"touched": counts["total"] if base is None else len(users), **counts},
             "items": {"touched": everything.num_rows if base is None else len(items), "total": everything.num_rows},
             "seconds": {},
         },
@@ -267,6 +262,29 @@ def _plan(
         "items": state["run"]["items"],
         "texts": state["run"]["texts"],
     }
+
+
+def _user_counts(
+    connection: duckdb.DuckDBPyConnection,
+    base: publications.Manifest | None,
+    snapshot: int,
+    as_of: datetime,
+    touched: list[str],
+) -> dict[str, int]:
+    """How many users there are, and how many with a history: counted, or the base's and what the touched ones change."""
+    asked = None if base is None else touched
+
+    def counted(snapshot: int, as_of: datetime) -> dict[str, int]:
+        return {
+            "total": len(behaviour.users(connection, snapshot, as_of, asked)),
+            "with_history": behaviour.n_active_users(connection, snapshot, as_of, asked),
+        }
+
+    now = counted(snapshot, as_of)
+    if base is None:
+        return now
+    before = counted(base["lake_snapshot"], _moment(base["as_of"]))
+    return {name: int(base["run"]["users"][name]) + now[name] - before[name] for name in now}
 
 
 def _touched(

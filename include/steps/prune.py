@@ -8,7 +8,7 @@ from typing import Any
 from include.columns import VectorTable
 from include.models import encoder
 from include.settings import Settings
-from include.stores import artefacts, lake, maintenance, pages, publications, vectors
+from include.stores import artefacts, lake, maintenance, pages, popularity, publications, vectors
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ def let_go(settings: Settings, plan: Plan, age: timedelta) -> dict[str, Any]:
         "versions": _let_versions_go(settings, named, age),
         "artefacts": _let_artefacts_go(settings, [*named, *under_way], age),
         "texts": _let_texts_go(settings, [*named, *under_way], age),
+        "popularity": _let_popularity_go(settings, [*named, *under_way], age),
     }
 
 
@@ -194,3 +195,12 @@ def _let_texts_go(settings: Settings, entries: list[dict[str, Any]], age: timede
             vectors.drop_texts(settings, encoder_id)
             count += 1
     return count
+
+
+def _let_popularity_go(settings: Settings, entries: list[dict[str, Any]], age: timedelta) -> int:
+    wanted = {entry["lists"]["lake_snapshot"] for entry in entries if entry}
+    gone = [file for file, snapshot in popularity.kept(settings) if snapshot not in wanted]
+    gone = [file for file in gone if maintenance.age(file) >= age]
+    for file in gone:
+        maintenance.delete(file)
+    return len(gone)

@@ -18,7 +18,7 @@ from include.columns import VectorTable
 from include.models.interests import decayed_weights
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
-from include.stores import behaviour, lake, parts, publications, vectors
+from include.stores import behaviour, lake, parts, popularity, publications, vectors
 from include.stores.parts import Part, cut, of_shard
 
 log = logging.getLogger(__name__)
@@ -33,12 +33,10 @@ def planned_lists(
     settings: Settings, candidate: str, state: dict[str, Any], surface: Surface
 ) -> tuple[list[Part], list[str]]:
     """The users whose lists a candidate writes for a surface, in parts, and those whose lists it takes away."""
-    with lake.connect(settings) as connection:
-        everyone = behaviour.users(connection, state["lake_snapshot"], datetime.fromisoformat(state["as_of"]))
     relisted = publications.relisted(settings, candidate)
-    known = set(everyone)
-    users = everyone if relisted is None else [user for user in relisted if user in known]
-    gone = [] if relisted is None else [user for user in relisted if user not in known]
+    with lake.connect(settings) as connection:
+        users = behaviour.users(connection, state["lake_snapshot"], datetime.fromisoformat(state["as_of"]), relisted)
+    gone = sorted(set(relisted or ()) - set(users))
     return cut(f"{STEP}-{surface.name}", users, USERS_PER_PART), gone
 
 
@@ -80,7 +78,8 @@ def load_catalogue(settings: Settings, state: dict[str, Any], surface: Surface) 
         columns=["item_id", "text", "right", "left"],
     )
     with lake.connect(settings) as connection:
-        counts = behaviour.popularity(
+        counts = popularity.counts(
+            settings,
             connection,
             context["lake_snapshot"],
             datetime.fromisoformat(context["as_of"]),

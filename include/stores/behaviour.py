@@ -36,6 +36,16 @@ def has_snapshot(connection: duckdb.DuckDBPyConnection, snapshot: int) -> bool:
     return bool(found and found[0])
 
 
+def snapshot_time(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datetime:
+    """When a snapshot of the lake was made."""
+    found = connection.execute(
+        "SELECT snapshot_time::TIMESTAMPTZ AT TIME ZONE 'UTC' FROM lake.snapshots() WHERE snapshot_id = ?", [snapshot]
+    ).fetchone()
+    if found is None:
+        raise BadInput(f"lake snapshot {snapshot} is no longer kept")
+    return found[0].replace(tzinfo=UTC)  # type: ignore[no-any-return]
+
+
 def default_as_of(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datetime:
     """The default T: the end of the last arrival hour of events that the snapshot holds.
 
@@ -110,36 +120,41 @@ def recent_events(
     return list(found.to_arrow_table().to_pylist())
 
 
-def users(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> list[str]:
-    """Every user known as of T, with a history or without, sorted."""
-    rows = connection.execute(
-        f"""
-        SELECT user_id FROM {at(Mart.USERS, snapshot)}
-        WHERE (described AND (created_at IS NULL OR created_at < $as_of))
-        UNION
-        SELECT user_id FROM {at(Mart.INTERACTIONS, snapshot)} WHERE {COUNTS}
-        UNION
-        SELECT user_id FROM {at(Mart.USER_TEXTS, snapshot)} WHERE {COUNTS}
-        ORDER BY 1
-        """,
-        {"as_of": naive(as_of)},
-    ).fetchall()
-    return [row[0] for row in rows]
+def users(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, only: list[str] | None = None
+) -> list[str]:
+    """Every user known as of T, with a history or without, or those of the named ones who are; sorted."""
+    described = "described AND (created_at IS NULL OR created_at < $as_of)"
+    return _user_ids(connection, snapshot, as_of, only, (Mart.USERS, described), *ACTIVE)
 
 
-def n_active_users(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> int:
-    """How many users did or wrote something before T."""
+def n_active_users(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, only: list[str] | None = None
+) -> int:
+    """How many users, or how many of the named ones, did or wrote something before T."""
+    return len(_user_ids(connection, snapshot, as_of, only, *ACTIVE))
+
+
+ACTIVE = ((Mart.INTERACTIONS, COUNTS), (Mart.USER_TEXTS, COUNTS))
+
+
+def _user_ids(
+    connection: duckdb.DuckDBPyConnection,
+    snapshot: int,
+    as_of: datetime,
+    only: list[str] | None,
+    *rows: tuple[str, str],
+) -> list[str]:
+    """Users in the rows of some marts; sorted."""
+    chosen = "" if only is None else "AND user_id IN (SELECT unnest($only::VARCHAR[]))"
     found = connection.execute(
-        f"""
-        SELECT count(*) FROM (
-            SELECT user_id FROM {at(Mart.INTERACTIONS, snapshot)} WHERE {COUNTS}
-            UNION SELECT user_id FROM {at(Mart.USER_TEXTS, snapshot)} WHERE {COUNTS}
+        " UNION ".join(
+            f"SELECT user_id FROM {at(mart, snapshot)} WHERE {condition} {chosen}" for mart, condition in rows
         )
-        """,
-        {"as_of": naive(as_of)},
-    ).fetchone()
-    assert found is not None
-    return int(found[0])
+        + " ORDER BY 1",
+        {"as_of": naive(as_of)} | ({} if only is None else {"only": only}),
+    )
+    return [str(name) for name in found.to_arrow_table()["user_id"].to_pylist()]
 
 
 def items_of_users(

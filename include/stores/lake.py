@@ -122,24 +122,50 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
     if read_only and not exists(settings):
         raise BadInput(f"there is no lake in {settings.home} yet: land a file and run `python -m include clean`")
     files.make_folder(settings.lake)
-    with duckdb.connect(config={"extension_directory": str(install_extensions(settings))}) as connection:
-        for name in extensions(settings):
-            connection.load_extension(name)
-        address, secret = catalogue(settings)
-        _create_secret(connection, "catalogue", "postgres", secret)
-        _create_secret(connection, "object_store", "s3", duckdb_secret(settings))
-        # A folder may be moved. A database that another home uses is refused.
-        options = "OVERRIDE_DATA_PATH true, META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 10000"
-        if secret:
-            options = "META_SECRET 'catalogue'"
-        mode = "READ_ONLY" if read_only else "READ_WRITE"
+    address, secret = catalogue(settings)
+    # A folder may be moved. A database that another home uses is refused.
+    options = "OVERRIDE_DATA_PATH true, META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 10000"
+    if secret:
+        options = "META_SECRET 'catalogue'"
+    mode = "READ_ONLY" if read_only else "READ_WRITE"
+    with _engine(settings) as engine:
+        _create_secret(engine, "catalogue", "postgres", secret)
+        _create_secret(engine, "object_store", "s3", duckdb_secret(settings))
         # dbt_project/profiles.yml attaches the lake in the same way.
-        connection.execute(
+        engine.execute(
             f"ATTACH {_literal(f'ducklake:{address}')} AS {ALIAS} "
             f"({mode}, DATA_PATH {_literal(f'{data(settings)}/')}, {options}, DATA_INLINING_ROW_LIMIT 0)"
         )
-        connection.execute(f"USE {ALIAS}")
-        yield connection
+        try:
+            with engine.cursor() as connection:
+                connection.execute(f"USE {ALIAS}")
+                yield connection
+        finally:
+            engine.execute(f"DETACH {ALIAS}")
+            for name in ("catalogue", "object_store"):
+                engine.execute(f"DROP SECRET IF EXISTS {name}")
+
+
+_idle: dict[tuple[Path, tuple[str, ...]], list[duckdb.DuckDBPyConnection]] = {}
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB with the extensions loaded and nothing attached; used again, since loading them takes a quarter of a second."""
+    kind = (install_extensions(settings), extensions(settings))
+    waiting = _idle.setdefault(kind, [])
+    try:
+        engine = waiting.pop()
+    except IndexError:
+        engine = duckdb.connect(config={"extension_directory": str(kind[0])})
+        for name in kind[1]:
+            engine.load_extension(name)
+    try:
+        yield engine
+    except BaseException:
+        engine.close()
+        raise
+    waiting.append(engine)
 
 
 def _create_secret(connection: duckdb.DuckDBPyConnection, name: str, kind: str, values: dict[str, str]) -> None:
