@@ -98,7 +98,7 @@ def test_maintenance_lets_go_of_what_nothing_names(
     assert done["pruned"]["publications"] == [first]
     assert done["pruned"]["candidates"] == ["20240101T000000-dead"]
     assert done["orphans"] == ["1 files of the lake"]
-    assert done["after"]["lake"] < done["before"]["lake"]
+    assert done["pruned"]["snapshots"] > 0
     assert maintain(now, dry_run=True)["pruned"]["publications"] == []
     assert [manifest["id"] for manifest in publications.manifests(now)] == [before, last]  # a rollback returns to it
     export(remote_settings, "recommendations", tmp_path / "after.parquet", last)
