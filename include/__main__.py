@@ -10,6 +10,7 @@ import logging
 import sys
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from getpass import getuser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -245,6 +246,33 @@ def run(
     printed(_publish(settings, plan_recommend(settings, moment(as_of), beyond_data=True), True if serve else None))
 
 
+@app.command("switch-encoder")
+def switch_encoder(
+    source: Annotated[str, typer.Argument(help="The challenger's encoder, as TIDEMARK_ENCODER__SOURCE takes it.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded.")],
+    pooling: Annotated[str | None, typer.Option(metavar="mean|cls|last")] = None,
+    item_prefix: Annotated[str | None, typer.Option(help="Put before every item text.")] = None,
+    user_prefix: Annotated[str | None, typer.Option(help="Put before every user text.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longer texts are cut here.")] = None,
+) -> None:
+    """Embed everything with another encoder beside what serves, publish it as a shadow, and print how they differ.
+
+    Then `publications approve` lets it serve, or `publications reject` does not.
+    """
+    from include.steps.challenge import compare_challenger, encoder_settings, facts_as_text
+    from include.steps.plan import plan_challenger
+
+    settings = home()
+    challenger = encoder_settings(
+        source=source, pooling=pooling, item_prefix=item_prefix, user_prefix=user_prefix, max_tokens=max_tokens
+    )
+    shadow = _publish(settings, plan_challenger(settings, challenger, reason), False)["publication"]
+    found = compare_challenger(settings, shadow)
+    typer.echo(
+        f"{found['text']}\n\n{facts_as_text(found)}\n\nNow: python -m include publications approve|reject {shadow}"
+    )
+
+
 @app.command("accept-gate")
 def accept_gate(
     snapshot: Annotated[int, typer.Argument(help="The lake snapshot whose gate failed.")],
@@ -262,7 +290,7 @@ def publications_list(as_json: AsJson = False) -> None:
     from include.stores import publications
 
     settings = home()
-    serving = publications.serving_id(settings)
+    serving, waiting = publications.serving_id(settings), publications.waiting(settings)
     found = [
         {
             "id": entry["id"],
@@ -271,6 +299,8 @@ def publications_list(as_json: AsJson = False) -> None:
             "made_at": entry["made_at"],
             "serving": entry["id"] == serving,
             "kept": publications.kept(settings, entry["id"]),
+            "shadow": publications.line_of(entry) in waiting,
+            "encoder_id": entry["encoder_id"],
             "users_touched": entry["run"]["users"]["touched"],
             "texts_embedded": entry["run"]["texts"]["embedded"],
         }
@@ -279,13 +309,14 @@ def publications_list(as_json: AsJson = False) -> None:
     if as_json:
         printed(found)
         return
-    table = Table(*["", "publication", "as of", "kind", "made", "users", "texts embedded"])
+    table = Table(*["", "publication", "as of", "kind", "encoder", "made", "users", "texts embedded"])
     for row in found:
         marks = [
-            "▶" if row["serving"] else "kept" if row["kept"] else "",
+            "▶" if row["serving"] else "shadow" if row["shadow"] else "kept" if row["kept"] else "",
             row["id"],
             row["as_of"],
             row["kind"],
+            row["encoder_id"],
             row["made_at"][:19],
         ]
         table.add_row(*marks, str(row["users_touched"]), str(row["texts_embedded"]))
@@ -315,6 +346,10 @@ def publications_show(
     CONSOLE.print(
         f"lake snapshot {entry['lake_snapshot']}, encoder {entry['encoder_id']}, artefacts {', '.join(entry['artefacts'].values())}"
     )
+    if "challenger" in entry:
+        CONSOLE.print(
+            f"challenges {entry['challenger']['champion']}, {_decision(settings, entry)}: {readable(entry['challenger']['reason'])}"
+        )
     for name, counts in entry["rows"].items():
         flat = {k: sum(v.values()) if isinstance(v, dict) else v for k, v in counts.items()}
         CONSOLE.print(f"  {name}: " + ", ".join(f"{value:,} {key}" for key, value in flat.items()))
@@ -334,6 +369,15 @@ def publications_show(
         CONSOLE.print(
             f"  gate {gate['name']}: {'passed' if gate['passed'] else 'failed'} ({gate['expectations']} expectations)"
         )
+
+
+def _decision(settings: Settings, entry: dict[str, Any]) -> str:
+    """What became of a challenger."""
+    from include.stores import publications
+
+    if publications.served(settings, entry["line"]):
+        return "approved"
+    return "waits" if publications.rejection(settings, entry["line"]) is None else "rejected"
 
 
 @publications_app.command("diff")
@@ -363,6 +407,28 @@ def rollback(
     from include.steps.roll_back import choose_publication, roll_back
 
     printed(choose_publication(home(), publication) if dry_run else roll_back(home(), publication, reason))
+
+
+@publications_app.command()
+def approve(
+    publication: Annotated[str, typer.Argument(help="A challenger's shadow.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded.")] = "",
+) -> None:
+    """Let a challenger serve: it is brought up to the newest gated snapshot, then switched to in one step."""
+    from include.steps.challenge import approve as step
+
+    printed(step(home(), publication, getuser(), reason))
+
+
+@publications_app.command()
+def reject(
+    publication: Annotated[str, typer.Argument(help="A challenger's shadow.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded.")] = "",
+) -> None:
+    """Record that a challenger is not to serve; retention then takes it away in time."""
+    from include.steps.challenge import reject as step
+
+    printed(step(home(), publication, getuser(), reason))
 
 
 @publications_app.command()
@@ -482,7 +548,7 @@ def doctor(as_json: AsJson = False) -> None:
     """Look at settings, versions, stores, disk and stale batches, and say what to do."""
     from include.steps.doctor import doctor as step
 
-    found = step(home())
+    found = step(home(), load().encoder)
     if as_json:
         printed(found)
         return

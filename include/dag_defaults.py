@@ -25,7 +25,7 @@ WRITER_POOL = "tidemark_writer"  # one slot: who writes the lake or the vectors 
 CANDIDATE = "candidate"
 SHARD_NAME = "{{ shard_name }}"  # see run_shard
 CLEANING_FIRST = 100  # priority in that pool: during a backfill the updates of several hours become one
-SWITCHING_FIRST = 200  # and somebody waits for a rollback
+SWITCHING_FIRST = 200  # and somebody waits for a rollback or a switch
 DBT_FAILED = ("error", "fail", "runtime error")
 HEADINGS = ("What", "Inputs → outputs", "If it fails", "Safe to re-run?", "Backfill")
 START = datetime(1990, 1, 1, tzinfo=UTC)  # histories start long ago, and any of their hours may be backfilled
@@ -63,6 +63,11 @@ RUNBOOKS = {
     "choose": "fix_the_data",
     "roll_back": "fix_the_data",
     "compare": "fix_the_data",
+    "plan_challenger": "switch_encoder",
+    "compare_challenger": "switch_encoder",
+    "approve": "switch_encoder",
+    "serve_challenger": "switch_encoder",
+    "reject_challenger": "switch_encoder",
 }
 
 
@@ -188,13 +193,16 @@ def work_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @task_group(prefix_group_id=False, tooltip="From a planned candidate to a publication")
-def make_publication(work: Any) -> None:
+def make_publication(work: Any) -> Any:
     """The tasks that turn a planned candidate into a publication; shared by the DAGs that publish.
 
     A shard writes files that only its candidate reads, so it waits for no writer; the task behind it joins them.
 
     Args:
         work: the task upstream that returns what `work_of` made of a plan.
+
+    Returns:
+        What `publish` says of the publication, for tasks behind it.
     """
 
     @task(map_index_template=SHARD_NAME, doc_md="Embed the texts that no run embedded before, those of one shard.")
@@ -262,7 +270,7 @@ def make_publication(work: Any) -> None:
 
     @task(pool=WRITER_POOL, outlets=[PUBLICATION])
     def publish(candidate: str, outlet_events: Any = None) -> dict[str, Any]:
-        """Switch to the new publication in one atomic step, and say so on its asset."""
+        """Write the manifest, switch to it in one atomic step if it is to serve, and say so on the asset."""
         from include.steps.publish import publish
 
         summary = run_step(publish, candidate)
@@ -270,6 +278,7 @@ def make_publication(work: Any) -> None:
         return summary
 
     candidate = work[CANDIDATE]
+    published = publish(candidate)
     chain(
         embed_texts.expand_kwargs(work),
         train_artefacts(candidate),
@@ -280,5 +289,6 @@ def make_publication(work: Any) -> None:
         update_lists.expand_kwargs(work),
         keep_lists(candidate),
         check_lists(candidate),
-        publish(candidate),
+        published,
     )
+    return published

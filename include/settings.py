@@ -42,6 +42,10 @@ E5_PREFIXES = ("passage: ", "query: ")
 """What E5 was trained to read before what is looked for, and before what is looked for with."""
 
 
+MACHINES_OWN = ("tokens_per_batch", "threads")
+"""Settings of an encoder that each machine may have its own of: they do not change what a text's vector is."""
+
+
 class Encoder(Group):
     """The language model that turns text into a vector. docs/encoders.md has the settings of some."""
 
@@ -59,6 +63,11 @@ class Encoder(Group):
     max_tokens: int = Field(256, ge=8, le=8192, description="Longer texts are cut here.")
     tokens_per_batch: int = Field(4096, ge=64, description="Upper bound of padded tokens in one batch.")
     threads: int = Field(2, ge=1, description="Threads of the matrix products.")
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What names it, as manifests keep it: every setting that its vectors follow from."""
+        return self.model_dump(exclude=set(MACHINES_OWN))
 
     @model_validator(mode="before")
     @classmethod
@@ -319,6 +328,15 @@ class Settings(BaseSettings):
     @property
     def reports(self) -> Path:
         return self.home / "reports"
+
+    def with_encoder(self, named: dict[str, Any] | None) -> "Settings":
+        """The same settings with the encoder that a manifest names; None (a manifest of an earlier Tidemark) changes nothing."""
+        if named is None:
+            return self
+        machine = {name: getattr(self.encoder, name) for name in MACHINES_OWN}
+        changed = self.model_copy(update={"encoder": Encoder(**named, **machine)})
+        changed.__dict__.pop("hash", None)  # a copy takes what is cached along
+        return changed
 
     @cached_property
     def hash(self) -> str:

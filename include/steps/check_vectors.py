@@ -33,7 +33,7 @@ def check_vectors(settings: Settings, candidate: str) -> dict[str, Any]:
             expected_items=state["run"]["items"]["total"],
             expected_users=state["run"]["users"]["with_history"],
             settings=settings,
-            dimension=encoder.dimension(settings.encoder),
+            dimension=encoder.dimension(settings.with_encoder(state.get("encoder")).encoder),
         )
     publications.add_gate(settings, candidate, result.as_dict())
     result.raise_if_failed()

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from include.columns import VectorTable
-from include.models.comparison import first_codes, movement, quantiles
+from include.models.comparison import first_codes, movement, quantiles, shared
 from include.readable import readable
 from include.settings import Settings
 from include.steps.plan import ITEM_FACTORS
@@ -146,8 +146,9 @@ def lists_changed(settings: Settings, before: Manifest, after: Manifest) -> dict
     """For each surface whose top 10 changed.
 
     Returns:
-        `{surface: {"came", "went", "changed"}}`: numbers of users who have a list in one only, and of those whose first ten
-        items differ in which they are or in their order; `refused` and why where one publication has no such surface.
+        `{surface: {"came", "went", "changed", "kept"}}`: numbers of users who have a list in one only, and of those whose first
+        ten items differ in which they are or in their order; the share of these items that stayed in, on the average of the
+        lists that changed (1 where none did). `refused` and why where one publication has no such surface.
     """
     found: dict[str, dict[str, Any]] = {}
     for surface in _surfaces(before, after):
@@ -158,11 +159,18 @@ def lists_changed(settings: Settings, before: Manifest, after: Manifest) -> dict
             continue
         versions = _version(before, name), _version(after, name)
         came, went, rewritten = vectors.differing(settings, name, *versions)
-        changed = 0
+        kept: list[NDArray[np.float64]] = []
         for one, other in vectors.pairs(settings, name, *versions, rewritten, ["items"]):
             a, b = _first_items(one, other)
-            changed += int((a != b).any(axis=1).sum())
-        found[surface] = {"came": len(came), "went": len(went), "changed": changed}
+            changed = (a != b).any(axis=1)
+            kept.append(shared(a[changed], b[changed]))
+        share = np.concatenate([*kept, np.zeros(0)])
+        found[surface] = {
+            "came": len(came),
+            "went": len(went),
+            "changed": len(share),
+            "kept": round(float(share.mean()), 4) if len(share) else 1.0,
+        }
     return found
 
 
@@ -238,7 +246,7 @@ def as_text(found: dict[str, Any]) -> str:
             continue
         items = lists["items"]
         out.print(
-            f"{surface}: {lists['changed']:,} top-{TOP} lists changed, {lists['came']:,} came, {lists['went']:,} went; "
+            f"{surface}: {lists['changed']:,} top-{TOP} lists changed and kept {lists['kept']:.0%} of their items, {lists['came']:,} came, {lists['went']:,} went; "
             f"{items['entered']:,} items entered, {items['left']:,} left"
         )
         if items["most"]:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from include.models import encoder
-from include.settings import Settings
+from include.settings import Encoder, Settings
 from include.stores import batches, files, lake, publications
 
 PACKAGES = (
@@ -22,8 +22,12 @@ PACKAGES = (
 LITTLE_DISK_GB = 5.0
 
 
-def doctor(settings: Settings) -> dict[str, Any]:
+def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, Any]:
     """Gather the state of the home and what asks for attention.
+
+    Args:
+        settings: all settings, of the opened home.
+        set_encoder: the encoder that the environment names, where that may be another than the home's.
 
     Returns:
         `versions`, `home`, `encoder_id`, `lake`, `publication`, `disk_gb`, `stale_batches` and `advice`, each advice one
@@ -70,11 +74,27 @@ def doctor(settings: Settings) -> dict[str, Any]:
         advice.append(
             f"serving is pinned to {serving}: run `python -m include publications unpin` when the cause is mended"
         )
+    encoder_id = encoder.identify(settings.encoder)
+    if serving is not None and publications.serving(settings)["encoder_id"] != encoder_id:
+        advice.append(
+            f"encoder {publications.serving(settings)['encoder_id']} serves and the settings name encoder {encoder_id}, so "
+            "nothing is updated: set it back, or switch to it (docs/runbooks/switch_encoder.md)"
+        )
+    if set_encoder is not None and set_encoder.named != settings.encoder.named:
+        advice.append(
+            f"the settings still name the encoder {set_encoder.source}, which a switch took out of use: set "
+            f"TIDEMARK_ENCODER__SOURCE={settings.encoder.source} when it suits you"
+        )
+    advice += [
+        f"challenger {name} waits: run `python -m include publications approve {name}` or `… reject {name}` "
+        "(docs/runbooks/switch_encoder.md)"
+        for name in publications.shadows(settings)
+    ]
     return {
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
         "home": str(settings.home),
         "settings_hash": settings.hash,
-        "encoder_id": encoder.identify(settings.encoder),
+        "encoder_id": encoder_id,
         "lake": {"newest_snapshot": newest, "gated_snapshot": gated},
         "publication": serving,
         "disk_gb": disk,

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.errors import BadInput
 from include.models.encoder import TextEncoder
 from include.settings import Settings
 from include.stores import parts, publications, vectors
@@ -22,7 +23,8 @@ TEXTS_PER_PART = 2048
 def planned_texts(settings: Settings, candidate: str) -> list[tuple[Part, list[str], str]]:
     """The texts that a candidate embeds: parts of text hashes, each with its texts and the prefix before them."""
     texts = publications.texts(settings, candidate)
-    prefixes = {"item": settings.encoder.item_prefix, "user": settings.encoder.user_prefix}
+    encoder = settings.with_encoder(publications.candidate(settings, candidate).get("encoder")).encoder
+    prefixes = {"item": encoder.item_prefix, "user": encoder.user_prefix}
     planned = []
     for kind, prefix in prefixes.items():
         own = texts.filter(pc.equal(texts["kind"], kind))
@@ -46,13 +48,16 @@ def embed_texts(settings: Settings, candidate: str, shard: int | None = None) ->
 
     Returns:
         `embedded`: the number of texts; `there_already`: those of an earlier try.
+
+    Raises:
+        BadInput: the encoder on this machine is not the one that the plan named.
     """
     state = publications.candidate(settings, candidate)
     inputs = text_inputs(state)
     planned = {part: (texts, prefix) for part, texts, prefix in planned_texts(settings, candidate)}
     mine = of_shard(list(planned), shard, state["shards"])
     left = [part for part in mine if not parts.is_written(settings, candidate, part, inputs)]
-    model = TextEncoder(settings.encoder) if left else None
+    model = _load(settings, candidate, state) if left else None
     for part in left:
         assert model is not None
         texts, prefix = planned[part]
@@ -63,3 +68,13 @@ def embed_texts(settings: Settings, candidate: str, shard: int | None = None) ->
         log.info("embedded part %d of %d (%d texts)", part.number + 1, part.of, len(texts))
     done = sum(len(part.keys) for part in left)
     return {"embedded": done, "there_already": sum(len(part.keys) for part in mine) - done}
+
+
+def _load(settings: Settings, candidate: str, state: dict[str, Any]) -> TextEncoder:
+    model = TextEncoder(settings.with_encoder(state.get("encoder")).encoder)
+    if model.encoder_id != state["encoder_id"]:
+        raise BadInput(
+            f"candidate {candidate} is planned with encoder {state['encoder_id']}, but {model.encoder.source} is encoder "
+            f"{model.encoder_id} on this machine: their vectors cannot meet"
+        )
+    return model

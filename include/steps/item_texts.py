@@ -1,13 +1,17 @@
-"""From item rows to their kept text vectors."""
+"""From item rows to their kept text vectors, and the mean that is taken off them."""
+
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from include.errors import BadInput
 from include.models.encoder import dimension
 from include.models.texts import item_text, text_hash
 from include.settings import Settings
-from include.stores import vectors
+from include.steps.plan import TEXT_MEAN
+from include.stores import artefacts, vectors
 
 
 def item_text_vectors(
@@ -31,3 +35,19 @@ def item_text_vectors(
     described = [row for row, name in enumerate(hashes) if name is not None]
     found[described] = vectors.text_vectors(settings, encoder_id, [name for name in hashes if name is not None], width)
     return hashes, found
+
+
+def text_mean(settings: Settings, state: dict[str, Any]) -> NDArray[np.float32]:
+    """The mean of the text vectors that a candidate or a publication names.
+
+    Raises:
+        BadInput: it is of another encoder's vectors.
+    """
+    name = state["artefacts"][TEXT_MEAN]
+    tensors, description = artefacts.read(settings, name)
+    if description["encoder_id"] != state["encoder_id"]:
+        raise BadInput(
+            f"{name} is the mean of vectors of encoder {description['encoder_id']}, not of {state['encoder_id']}: "
+            "they cannot meet"
+        )
+    return tensors["mean"]

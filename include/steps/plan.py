@@ -15,7 +15,7 @@ from include.columns import VectorTable
 from include.errors import BadInput
 from include.models import encoder
 from include.models.texts import item_text, text_hash
-from include.settings import REPOSITORY, Settings
+from include.settings import REPOSITORY, Encoder, Settings
 from include.steps.plan_texts import plan_texts
 from include.stores import artefacts, behaviour, lake, publications, vectors
 
@@ -45,10 +45,10 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
         what is touched and of the texts.
 
     Raises:
-        BadInput: nothing is gated yet, or T precedes the newest publication's.
+        BadInput: nothing is gated yet, T precedes the newest publication's, or that one is of another encoder.
     """
     snapshot = _gated(settings)
-    base = publications.newest(settings)
+    base = _base(settings)
     with lake.connect(settings) as connection:
         as_of = until or behaviour.default_as_of(connection, snapshot)
         if base is not None and as_of < _moment(base["as_of"]):
@@ -56,14 +56,20 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
                 f"update goes forward only: publication {base['id']} is as of {base['as_of']}; "
                 f"for {as_of.isoformat()} run `python -m include recommend --as-of {as_of.isoformat()}`"
             )
-        why = _why_full(settings, connection, base)
-        if base is not None and why is None and as_of == _moment(base["as_of"]) and snapshot == base["lake_snapshot"]:
-            return {
-                "candidate": None,
-                "reason": f"nothing changed since publication {base['id']}",
-                "publication": base["id"],
-            }
-        return _plan(settings, connection, "update", as_of, snapshot, None if why else base, why, relist="touched")
+        why = _why_full(settings, connection, base, snapshot)
+        if base is not None and why is None and (as_of, snapshot) == (_moment(base["as_of"]), base["lake_snapshot"]):
+            return _nothing(base)
+        return _plan(
+            settings,
+            connection,
+            "update",
+            as_of,
+            snapshot,
+            None if why else base,
+            why,
+            relist="touched",
+            line=publications.serving_line(settings),
+        )
 
 
 def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_data: bool = False) -> dict[str, Any]:
@@ -75,11 +81,11 @@ def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_
         beyond_data: let T exceed the default T; otherwise the earlier of the two is taken.
     """
     snapshot = _gated(settings)
-    base = publications.newest(settings)
+    base = _base(settings)
     with lake.connect(settings) as connection:
         newest = behaviour.default_as_of(connection, snapshot)
         chosen = newest if as_of is None else as_of if beyond_data else min(as_of, newest)
-        why = _why_full(settings, connection, base)
+        why = _why_full(settings, connection, base, snapshot)
         if base and why is None and chosen < _moment(base["as_of"]):
             why = f"{chosen.isoformat()} precedes the newest publication ({base['as_of']})"
         if (
@@ -91,7 +97,17 @@ def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_
         if base is not None and why is None and _lists_everyone(base, chosen, snapshot):
             reason = f"publication {base['id']} already lists everyone as of {base['as_of']}"
             return {"candidate": None, "reason": reason, "publication": base["id"]}
-        return _plan(settings, connection, "recommend", chosen, snapshot, None if why else base, why, relist="all")
+        return _plan(
+            settings,
+            connection,
+            "recommend",
+            chosen,
+            snapshot,
+            None if why else base,
+            why,
+            relist="all",
+            line=publications.serving_line(settings),
+        )
 
 
 def plan_rebuild(settings: Settings, as_of: datetime | None = None, publication: str | None = None) -> dict[str, Any]:
@@ -100,10 +116,15 @@ def plan_rebuild(settings: Settings, as_of: datetime | None = None, publication:
     Args:
         settings: all settings.
         as_of: T; by default the publication's, else the end of the last gated arrival hour of events.
-        publication: take the snapshot, the artefacts and the totals' T from this one.
+        publication: take the snapshot, the encoder, the artefacts and the totals' T from this one.
     """
     source = publications.manifest(settings, publication) if publication else None
     snapshot = source["lake_snapshot"] if source else _gated(settings)
+    if source:
+        settings = settings.with_encoder(source.get("encoder"))
+        _refuse_another_encoder(settings, source)
+    else:
+        _base(settings)
     with lake.connect(settings) as connection:
         if not behaviour.has_snapshot(connection, snapshot):
             raise BadInput(
@@ -119,8 +140,120 @@ def plan_rebuild(settings: Settings, as_of: datetime | None = None, publication:
             None,
             "a rebuild was asked for",
             relist="all",
+            line=publications.line_of(source) if source else publications.serving_line(settings),
             source=source,
         )
+
+
+def plan_challenger(settings: Settings, encoder_settings: Encoder, reason: str) -> dict[str, Any]:
+    """Plan what serves once more with another encoder, beside it: the same T, snapshot and totals, in a line of its own.
+
+    Args:
+        settings: all settings.
+        encoder_settings: the challenger's encoder.
+        reason: why, for the record.
+
+    Raises:
+        BadInput: it cannot be, or need not be: the message says why.
+    """
+    champion = publications.serving(settings)
+    if not reason.strip():
+        raise BadInput("say why another encoder should serve: the record of the switch keeps it")
+    if publications.pinned(settings):
+        raise BadInput(
+            f"serving is pinned to {champion['id']} since a rollback: `python -m include publications unpin` first"
+        )
+    settings = settings.with_encoder(champion.get("encoder"))
+    _refuse_another_encoder(settings, champion)
+    challenging = settings.with_encoder(encoder_settings.named)
+    if encoder.identify(challenging.encoder) == champion["encoder_id"]:
+        raise BadInput(f"encoder {champion['encoder_id']} serves already, in publication {champion['id']}")
+    challenger = {
+        "champion": champion["id"],
+        "encoder_id": champion["encoder_id"],
+        "encoder": settings.encoder.named,
+        "reason": reason.strip(),
+    }
+    with lake.connect(settings) as connection:
+        return _plan(
+            challenging,
+            connection,
+            "challenger",
+            _moment(champion["as_of"]),
+            champion["lake_snapshot"],
+            None,
+            f"it challenges {champion['id']}",
+            relist="all",
+            line=publications.new_name(),
+            source=champion,
+            challenger=challenger,
+        )
+
+
+def plan_catching_up(settings: Settings, line: str) -> dict[str, Any]:
+    """Plan to bring a challenger's line up to the newest gated snapshot, and at least to the T of what serves.
+
+    Returns:
+        As `plan_update` does; `candidate` is None where it is there already.
+    """
+    snapshot, serving, base = _gated(settings), publications.serving(settings), publications.newest_of(settings, line)
+    if base is None:
+        raise BadInput(f"nothing is left of the challenger's line {line}: it was pruned")
+    settings = settings.with_encoder(base.get("encoder"))
+    _refuse_another_encoder(settings, base)
+    with lake.connect(settings) as connection:
+        as_of = max(
+            behaviour.default_as_of(connection, snapshot), *(_moment(each["as_of"]) for each in (serving, base))
+        )
+        why = _why_full(settings, connection, base, snapshot)
+        listed_later = _moment(serving["lists"]["as_of"]) > _moment(base["lists"]["as_of"])
+        if why is None and not listed_later and (as_of, snapshot) == (_moment(base["as_of"]), base["lake_snapshot"]):
+            return _nothing(base)
+        return _plan(
+            settings,
+            connection,
+            "update",
+            as_of,
+            snapshot,
+            None if why else base,
+            why,
+            relist="all" if listed_later else "touched",
+            line=line,
+            challenger=base["challenger"],
+        )
+
+
+def _base(settings: Settings) -> publications.Manifest | None:
+    """What an update builds on.
+
+    Raises:
+        BadInput: it is of another encoder than the settings name.
+    """
+    base = publications.newest(settings)
+    if base is not None:
+        _refuse_another_encoder(settings, base)
+    return base
+
+
+def _refuse_another_encoder(settings: Settings, publication: publications.Manifest) -> None:
+    """Do nothing where the settings' encoder is a publication's.
+
+    Raises:
+        BadInput: it is another one. Only a challenger that was approved changes the encoder of a home.
+    """
+    found = encoder.identify(settings.encoder)
+    if found != publication["encoder_id"]:
+        raise BadInput(
+            f"publication {publication['id']} is of encoder {publication['encoder_id']}, and {settings.encoder.source} is "
+            f"encoder {found}: their vectors cannot meet. Set back what changed (TIDEMARK_ENCODER__…, or the files), or "
+            "switch to it: docs/runbooks/switch_encoder.md"
+        )
+
+
+def _nothing(base: publications.Manifest) -> dict[str, Any]:
+    """The plan where there is nothing to do."""
+    reason = f"nothing changed since publication {base['id']}"
+    return {"candidate": None, "reason": reason, "publication": base["id"]}
 
 
 def _gated(settings: Settings) -> int:
@@ -137,17 +270,15 @@ def _moment(text: str) -> datetime:
 
 
 def _why_full(
-    settings: Settings, connection: duckdb.DuckDBPyConnection, base: publications.Manifest | None
+    settings: Settings, connection: duckdb.DuckDBPyConnection, base: publications.Manifest | None, snapshot: int
 ) -> str | None:
     """Why an update cannot build on the base, or None where it can."""
     if base is None:
         return "there is no publication to build on"
-    if base["encoder_id"] != encoder.identify(settings.encoder):
-        return f"the encoder changed from {base['encoder_id']}"
     if base["settings_hash"] != settings.hash:
         return f"the settings changed since publication {base['id']}"
-    if not behaviour.has_snapshot(connection, base["lake_snapshot"]):
-        return f"lake snapshot {base['lake_snapshot']}, last consumed by publication {base['id']}, has expired"
+    if not behaviour.has_changes(connection, base["lake_snapshot"], snapshot):
+        return f"a lake snapshot since {base['lake_snapshot']}, last consumed by publication {base['id']}, has expired"
     return None
 
 
@@ -184,7 +315,8 @@ def _choose_artefacts(
     chosen = {}
     for kind, wanted in matching(settings, encoder_id).items():
         named = source["artefacts"].get(kind) if source else None
-        if named and _age_days(settings, named, as_of) >= 0:
+        usable = named is not None and artefacts.describe(settings, named).get("encoder_id", encoder_id) == encoder_id
+        if named and usable and _age_days(settings, named, as_of) >= 0:
             chosen[kind] = named
             continue
         newest = artefacts.newest(settings, kind, until=as_of, matching=wanted)
@@ -205,7 +337,9 @@ def _plan(
     why_full: str | None,
     *,
     relist: str,
+    line: str | None,
     source: publications.Manifest | None = None,
+    challenger: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     encoder_id = encoder.identify(settings.encoder)
     everything = behaviour.items(connection, snapshot, as_of)
@@ -225,8 +359,11 @@ def _plan(
         "as_of": as_of.isoformat(),
         "lake_snapshot": snapshot,
         "encoder_id": encoder_id,
+        "encoder": settings.encoder.named,
         "settings_hash": settings.hash,
         "code_version": code_version(),
+        "line": line,
+        **({} if challenger is None else {"challenger": challenger}),
         "base": None if base is None else base["id"],
         "full": base is None,
         "why_full": why_full,

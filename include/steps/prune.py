@@ -78,22 +78,22 @@ def _reasons(settings: Settings, stopped: set[str]) -> dict[str, str | None]:
     newest = publications.newest(settings)
     serving = publications.serving_id(settings)
     before = publications.served_before(settings)
+    waiting = publications.waiting(settings)
     bases = {state.get("base") for name, state, _ in publications.candidates(settings) if name not in stopped}
     young = (datetime.now(UTC) - timedelta(days=settings.retention.days)).isoformat()
 
     def reason(entry: publications.Manifest) -> str | None:
         name = entry["id"]
-        if name == serving:
-            return "serves"
-        if publications.kept(settings, name):
-            return "kept"
-        if newest is not None and name == newest["id"]:
-            return "the next update builds on it"
-        if name == before:
-            return "a rollback returns to it"
-        if name in bases:
-            return "a run under way builds on it"
-        return YOUNG if entry["made_at"] > young else None
+        reasons = (
+            ("serves", name == serving),
+            ("kept", publications.kept(settings, name)),
+            ("the next update builds on it", newest is not None and name == newest["id"]),
+            ("a rollback returns to it", name == before),
+            ("it waits to be approved or rejected", publications.line_of(entry) in waiting),
+            ("a run under way builds on it", name in bases),
+            (YOUNG, entry["made_at"] > young),
+        )
+        return next((why for why, holds in reasons if holds), None)
 
     return {entry["id"]: reason(entry) for entry in publications.manifests(settings)}
 
@@ -124,13 +124,14 @@ def expiring(settings: Settings, named: list[publications.Manifest], under_way: 
     """Lake snapshots that nothing needs.
 
     A publication needs its own and that of its lists. What changed is read from all snapshots since the newest
-    publication's, since the gated one, and since that of what a run under way builds on, so that none of those goes.
+    publication's, since the gated one, and since that of what a run under way or a waiting challenger builds on, so that none
+    of those goes.
     """
     gated, newest = lake.gated_snapshot(settings), publications.newest(settings)
     if gated is None:
         return []
     states = [state for state in under_way if state]
-    bases = {state["base"] for state in states} | ({newest["id"]} if newest is not None else set())
+    bases = {state["base"] for state in states} | {newest["id"] if newest else None, *publications.shadows(settings)}
     read_on_from = min([gated, *(entry["lake_snapshot"] for entry in named if entry["id"] in bases)])
     naming = [*named, *states]
     needed = {number for entry in naming for number in (entry["lake_snapshot"], entry["lists"]["lake_snapshot"])}

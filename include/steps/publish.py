@@ -20,7 +20,8 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
     Args:
         settings: all settings.
         candidate: a candidate that went through every step.
-        serve: whether it serves; by default it does unless its T precedes the serving T or serving is pinned.
+        serve: whether it serves; by default it does unless its T precedes the serving T, serving is pinned, or another
+            line serves: a challenger waits for its approval.
 
     Returns:
         `publication`, `serving`, `as_of`, the tables' versions and the run's counts. What changed since the base is logged,
@@ -82,6 +83,9 @@ def _serves(settings: Settings, manifest: publications.Manifest) -> bool:
         return True
     if publications.pinned(settings):
         log.warning("serving is pinned to %s since a rollback; `python -m include publications unpin` ends it", serving)
+        return False
+    if publications.line_of(manifest) != publications.serving_line(settings):
+        log.info("publication %s is of another line than %s, which serves", manifest["id"], serving)
         return False
     before = datetime.fromisoformat(publications.serving(settings)["as_of"])
     return datetime.fromisoformat(manifest["as_of"]) >= before

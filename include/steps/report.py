@@ -68,7 +68,13 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def write_page(settings: Settings, manifest: publications.Manifest) -> Path:
-    """Write the page of a publication, beside the Data Docs that hold its gates; returns where it is."""
+    """Write the page of an update's publication; returns where it is."""
+    report = manifest["run"]["report"]
+    return render_page(settings, manifest["id"], "report.html.jinja", manifest=manifest, report=report, top=TOP)
+
+
+def render_page(settings: Settings, publication: str, template: str, **content: Any) -> Path:
+    """Write a page about a publication, beside the Data Docs that hold its gates; returns where it is."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -77,7 +83,5 @@ def write_page(settings: Settings, manifest: publications.Manifest) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["readable"] = lambda value: readable(str(value), LONGEST)
-    html = environment.get_template("report.html.jinja").render(
-        manifest=manifest, report=manifest["run"]["report"], top=TOP
-    )
-    return pages.write(settings, manifest["id"], html)
+    html = environment.get_template(template).render(**content)
+    return pages.write(settings, publication, html)

@@ -59,6 +59,7 @@ def timeline(
     if out is not None:
         refuse_other_files(out)
     manifest = publications.manifest(settings, publication) if publication else publications.serving(settings)
+    settings = settings.with_encoder(manifest.get("encoder"))
     _refuse_others(settings, manifest)
     last = datetime.fromisoformat(manifest["as_of"])
     times = sorted(set(at)) or [last - every * step for step in reversed(range(points))]
@@ -77,9 +78,10 @@ def timeline(
 
 
 def _refuse_others(settings: Settings, manifest: publications.Manifest) -> None:
-    if manifest["encoder_id"] != encoder.identify(settings.encoder) or manifest["settings_hash"] != settings.hash:
+    found = encoder.identify(settings.encoder)
+    if manifest["encoder_id"] != found or manifest["settings_hash"] != settings.hash:
         raise BadInput(
-            f"publication {manifest['id']} was made with other settings (encoder {manifest['encoder_id']}): "
+            f"publication {manifest['id']} was made with other settings (encoder {manifest['encoder_id']}; now {found}): "
             "set them again, or name a publication that was made with those that are set now"
         )
     with lake.connect(settings) as connection:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from include.columns import VectorTable
 from include.models.interests import unit
 from include.settings import Settings
-from include.steps.item_texts import item_text_vectors
-from include.steps.plan import ITEM_FACTORS, TEXT_MEAN
+from include.steps.item_texts import item_text_vectors, text_mean
+from include.steps.plan import ITEM_FACTORS
 from include.steps.tables import base_version, summary
 from include.steps.timing import timed
 from include.stores import artefacts, behaviour, lake, publications, vectors
@@ -75,8 +75,8 @@ def item_rows(settings: Settings, state: dict[str, Any], snapshot: int, as_of: s
     """Vectors of the items, or of those named, by what describes them as of T, with the state's encoder and artefacts."""
     with lake.connect(settings) as connection:
         items = behaviour.items(connection, snapshot, datetime.fromisoformat(as_of), only)
-    hashes, raw = item_text_vectors(settings, state["encoder_id"], items)
-    mean = artefacts.read(settings, state["artefacts"][TEXT_MEAN])[0]["mean"]
+    hashes, raw = item_text_vectors(settings.with_encoder(state.get("encoder")), state["encoder_id"], items)
+    mean = text_mean(settings, state)
     described = np.array([name is not None for name in hashes], dtype=bool)
     text = np.where(described[:, None], unit(raw - mean), np.float32(0))
     factors, description = artefacts.read(settings, state["artefacts"][ITEM_FACTORS])

@@ -14,8 +14,8 @@ from include.columns import VectorTable
 from include.models.interests import decayed_weights, interest_vectors, unit
 from include.models.texts import text_hash
 from include.settings import Settings
-from include.steps.plan import TEXT_MEAN
-from include.stores import artefacts, behaviour, lake, parts, publications, vectors
+from include.steps.item_texts import text_mean
+from include.stores import behaviour, lake, parts, publications, vectors
 from include.stores.parts import Part, cut, of_shard
 
 log = logging.getLogger(__name__)
@@ -89,10 +89,11 @@ def user_rows(
     np.maximum.at(last, history.user, history.event_ts)
     np.maximum.at(last, wrote.user, wrote.event_ts)
     done = history.item >= 0
-    hashes = [text_hash(settings.encoder.user_prefix + own) for own in wrote.text]
+    prefix = settings.with_encoder(state.get("encoder")).encoder.user_prefix
+    hashes = [text_hash(prefix + own) for own in wrote.text]
     distinct = sorted(set(hashes))
     place = {name: row for row, name in enumerate(distinct)}
-    mean = artefacts.read(settings, state["artefacts"][TEXT_MEAN])[0]["mean"]
+    mean = text_mean(settings, state)
     own_texts = unit(vectors.text_vectors(settings, state["encoder_id"], distinct, text.shape[1]) - mean)
 
     def weights(half_life_days: float) -> Any:

@@ -46,6 +46,14 @@ def snapshot_time(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datet
     return found[0].replace(tzinfo=UTC)  # type: ignore[no-any-return]
 
 
+def has_changes(connection: duckdb.DuckDBPyConnection, since: int, snapshot: int) -> bool:
+    """Whether every snapshot from one to another is still kept: with one gone, what it changed cannot be read."""
+    found = connection.execute(
+        "SELECT count(*) FROM lake.snapshots() WHERE snapshot_id BETWEEN ? AND ?", [since, snapshot]
+    ).fetchone()
+    return found is not None and found[0] == snapshot - since + 1
+
+
 def default_as_of(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datetime:
     """The default T: the end of the last arrival hour of events that the snapshot holds.
 

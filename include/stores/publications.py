@@ -2,6 +2,10 @@
 
 A run works on a candidate, a folder that nobody reads. When all its gates passed, its manifest is written under the
 publication's id; then one atomic replacement of `serving.json` makes it serve.
+
+Publications that follow one another are a line, which its manifests name (`line`; a home's first has no name). A challenger
+begins a line of its own, beside the one that serves. Runs build on the newest of the line that serves, and so keep to its
+encoder and its artefacts. Only an approval or a rollback lets another line serve.
 """
 
 import contextlib
@@ -34,6 +38,11 @@ def candidate_folder(settings: Settings, candidate: str) -> Path:
     return settings.publications / "candidates" / candidate
 
 
+def new_name() -> str:
+    """A name that nothing else has."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S") + "-" + uuid.uuid4().hex[:8]
+
+
 def new_candidate(
     settings: Settings,
     content: dict[str, Any],
@@ -51,7 +60,7 @@ def new_candidate(
         relisted: whose lists are written; None stands for everyone.
         texts: `text_hash, text, kind` of the texts to embed.
     """
-    candidate = datetime.now(UTC).strftime("%Y%m%dT%H%M%S") + "-" + uuid.uuid4().hex[:8]
+    candidate = new_name()
     folder = candidate_folder(settings, candidate)
     files.write_json(folder / "touched.json", touched)
     files.write_json(folder / "relisted.json", {"users": relisted})
@@ -259,11 +268,38 @@ def serving(settings: Settings) -> Manifest:
     return manifest(settings, name)
 
 
+def encoder(settings: Settings) -> dict[str, Any] | None:
+    """What names the encoder that serves; None where nothing serves, or what serves was made by an earlier Tidemark."""
+    found = _pointer(settings)
+    return None if found["id"] is None else found.get("encoders", {}).get(manifest(settings, found["id"])["encoder_id"])
+
+
+def encoders_of_the_past(settings: Settings) -> list[dict[str, Any]]:
+    """What names each encoder that serves or ever served."""
+    return list(_pointer(settings).get("encoders", {}).values())
+
+
+def line_of(entry: Manifest) -> str | None:
+    """The line of a publication."""
+    name = entry.get("line")
+    return None if name is None else str(name)
+
+
+def serving_line(settings: Settings) -> str | None:
+    """The line of the publication that serves; the first line where nothing does."""
+    name = serving_id(settings)
+    return None if name is None else line_of(manifest(settings, name))
+
+
 def newest(settings: Settings) -> Manifest | None:
-    """What the next update builds on: the publication that was made last among those with the latest T."""
-    found = manifests(settings)
+    """What the next update builds on: the newest of the line that serves."""
+    return newest_of(settings, serving_line(settings))
+
+
+def newest_of(settings: Settings, line: str | None) -> Manifest | None:
+    """The newest of a line: the publication that was made last among those with the latest T."""
     return max(
-        found,
+        (entry for entry in manifests(settings) if line_of(entry) == line),
         key=lambda entry: (datetime.fromisoformat(entry["as_of"]), entry["lake_snapshot"], entry["made_at"]),
         default=None,
     )
@@ -271,12 +307,16 @@ def newest(settings: Settings) -> Manifest | None:
 
 def serve(settings: Settings, name: str, why: str, *, pin: bool) -> dict[str, Any]:
     """Let a publication serve, in one atomic step, and record it."""
-    manifest(settings, name)
+    entry = manifest(settings, name)
     before = _pointer(settings)
-    change = {"at": datetime.now(UTC).isoformat(), "from": before["id"], "to": name, "why": why}
-    files.write_json(
-        settings.publications / "serving.json", {"id": name, "pinned": pin, "changes": [*before["changes"], change]}
-    )
+    change = {"at": datetime.now(UTC).isoformat(), "from": before["id"], "to": name, "why": why, "line": line_of(entry)}
+    encoders = dict(before.get("encoders", {}))
+    # What it takes the place of may be of an earlier Tidemark, whose manifests do not name their encoder.
+    for made_with in (entry.get("challenger"), entry):
+        if made_with is not None and "encoder" in made_with:
+            encoders[made_with["encoder_id"]] = made_with["encoder"]
+    content = {"id": name, "pinned": pin, "encoders": encoders, "changes": [*before["changes"], change]}
+    files.write_json(settings.publications / "serving.json", content)
     return change
 
 
@@ -287,3 +327,40 @@ def unpin(settings: Settings) -> None:
     files.write_json(
         settings.publications / "serving.json", {**before, "pinned": False, "changes": [*before["changes"], change]}
     )
+
+
+# Challengers
+
+
+def _rejection_file(settings: Settings, line: str) -> Path:
+    return settings.publications / "rejections" / f"{line}.json"
+
+
+def reject(settings: Settings, line: str, why: str) -> dict[str, Any]:
+    """Record that a line is not to serve."""
+    record = {"at": datetime.now(UTC).isoformat(), "line": line, "why": why}
+    files.write_json(_rejection_file(settings, line), record)
+    return record
+
+
+def rejection(settings: Settings, line: str) -> dict[str, Any] | None:
+    """The record of a line's rejection, if it was rejected."""
+    file = _rejection_file(settings, line)
+    return _read(file) if file.exists() else None
+
+
+def served(settings: Settings, line: str) -> bool:
+    """Whether a line serves or ever served, so whether it was approved."""
+    return any(change.get("line") == line for change in changes(settings))
+
+
+def waiting(settings: Settings) -> set[str]:
+    """The lines that were neither approved nor rejected yet."""
+    lines = {line for line in map(line_of, manifests(settings)) if line is not None}
+    return {line for line in lines if not served(settings, line) and rejection(settings, line) is None}
+
+
+def shadows(settings: Settings) -> list[str]:
+    """Ids of the challengers' publications that wait: of each line the newest."""
+    found = (newest_of(settings, line) for line in sorted(waiting(settings)))
+    return [entry["id"] for entry in found if entry is not None]

@@ -6,6 +6,7 @@ made. Two encoders never share a table, and a table that names another encoder i
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,9 @@ def _write(
     fields = [pa.field(key, pa.string(), nullable=False), *list(rows.schema)[1:]]
     schema = pa.schema(fields, metadata={"encoder_id": encoder_id, **metadata})
     if base is None:
+        if _exists(home, name):
+            with suppress(ValueError):  # what is left of a write that died before it made a table
+                _open(home, name, encoder_id)
         make_folder(home)
         table = _connect(home).create_table(name, schema=schema, mode="overwrite")
         # Without a declared key two writers of the same new keys would leave them twice.

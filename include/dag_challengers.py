@@ -1,0 +1,90 @@
+# mypy: disable-error-code="untyped-decorator"
+"""The tasks that DAGs of challengers share: from a planned challenger to its shadow, its approval, and serving.
+
+Apart from `dag_defaults`, so that no other DAG pays for the import of Airflow's human-in-the-loop operators.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Param, chain, task, task_group
+from airflow.sdk.exceptions import AirflowSkipException
+
+from include.assets import PUBLICATION
+from include.dag_defaults import SWITCHING_FIRST, WRITER_POOL, make_publication, run_step
+
+HOURS_TO_DECIDE = "hours_to_decide"
+"""The param of a DAG of challengers that says after how many hours without an answer the challenger is rejected."""
+
+
+def hours_to_decide() -> Param:
+    """That param."""
+    return Param(72, type="number", minimum=0.01, maximum=24 * 90, description="hours to decide; then it is rejected")
+
+
+class Decision(ApprovalOperator):  # type: ignore[misc] # Airflow is not followed by mypy
+    """An approval that waits as long as the run's param says. Waiting takes neither a worker nor a slot of the pool."""
+
+    def execute(self, context: Any) -> Any:
+        """Ask, and wait."""
+        self.response_timeout = timedelta(hours=context["params"][HOURS_TO_DECIDE])
+        return super().execute(context)
+
+
+def decision_of(answer: dict[str, Any]) -> tuple[str, str]:
+    """Who decided, and what they said."""
+    user = answer["responded_by_user"]
+    return "nobody, the time to decide is over" if user is None else user["name"], answer["params_input"].get(
+        "comment"
+    ) or ""
+
+
+@task_group(prefix_group_id=False, tooltip="Shadow, comparison, approval, switch")
+def challenge(work: Any) -> None:
+    """The tasks that take a planned challenger to serving, if somebody approves it.
+
+    Args:
+        work: what `work_of` made of a challenger's plan, from a task upstream.
+    """
+
+    @task
+    def compare_challenger(published: dict[str, Any]) -> dict[str, Any]:
+        """Compare the shadow with what it challenges: a page, and what is shown to whoever decides."""
+        from include.steps.challenge import as_markdown, compare_challenger
+
+        found = run_step(compare_challenger, published["publication"])
+        return {"publication": found["challenger"], "body": as_markdown(found)}
+
+    @task(pool=WRITER_POOL, priority_weight=SWITCHING_FIRST, outlets=[PUBLICATION])
+    def serve_challenger(compared: dict[str, Any], answer: dict[str, Any], outlet_events: Any = None) -> dict[str, Any]:
+        """Bring the challenger up to the newest gated snapshot, and switch to it in one atomic step."""
+        from include.steps.challenge import approve
+
+        summary = run_step(approve, compared["publication"], *decision_of(answer))
+        outlet_events[PUBLICATION].extra = summary
+        return summary
+
+    @task(pool=WRITER_POOL, trigger_rule="all_skipped")
+    def reject_challenger(ti: Any = None) -> dict[str, Any]:
+        """Record that it was rejected; what serves is left as it is."""
+        from include.steps.challenge import reject
+
+        compared, answer = ti.xcom_pull("compare_challenger"), ti.xcom_pull("approve")
+        if compared is None or answer is None:
+            raise AirflowSkipException("nothing was decided")
+        return run_step(reject, compared["publication"], *decision_of(answer))
+
+    compared = compare_challenger(make_publication(work))
+    answer = Decision(
+        task_id="approve",
+        subject="Shall {{ ti.xcom_pull('compare_challenger')['publication'] }} serve?",
+        body="{{ ti.xcom_pull('compare_challenger')['body'] }}",
+        params={"comment": Param("", type="string", description="why; recorded with the decision")},
+        defaults=Decision.REJECT,
+        response_timeout=timedelta(hours=1),  # the run's param takes its place
+        doc_md="Ask whether the challenger shall serve. Approve or reject it under Required Actions.",
+    )
+    compared >> answer
+    # A rejection skips what follows directly; the record is kept by the task behind that.
+    chain(serve_challenger(compared, answer.output), reject_challenger())
