@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DATASET ?= ml-100k
 
-.PHONY: help install env demo up down test test-cluster lint bench sql lock
+.PHONY: help install env demo up down test test-cluster prove-switch lint bench sql lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-cluster: install ## The tests that start Postgres, Redis, an object store a
 	command -v docker-compose >/dev/null || lacking="$$lacking docker-compose"; \
 	test -z "$$lacking" || { echo "error: these Debian packages are missing: apt-get install$$lacking"; exit 2; }
 	@$(BIN)/python -m pytest -m cluster
+
+prove-switch: install ## Another encoder as a challenger: shadow, comparison, approval in a real Airflow, switch, way back
+	@$(BIN)/python -m pytest tests/test_switch_encoder.py tests/test_scheduler.py -k "switch_encoder or history or encoder"
 
 lint: install ## ruff, mypy, sqlfluff, import contracts, hadolint, compose-lint
 	$(BIN)/ruff check .

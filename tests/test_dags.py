@@ -26,6 +26,7 @@ DAG_IDS = {
     "recommend_daily",
     "maintain_stores_daily",
     "roll_back_publication",
+    "switch_encoder",
 }
 CHAIN = [
     "plan",
@@ -213,7 +214,7 @@ def test_writers_wait_in_the_pool(facts: dict[str, Any]) -> None:
     outside = {name for name, task in tasks_of(facts) if task["pool"] != facts["pool"]}
     shards = {
         f"{dag}.{task}"
-        for dag in ("update_interests", "recommend_daily")
+        for dag in ("update_interests", "recommend_daily", "switch_encoder")
         for task in ("embed_texts", "update_users", "update_lists")
     }
     assert outside == shards | {
@@ -221,6 +222,8 @@ def test_writers_wait_in_the_pool(facts: dict[str, Any]) -> None:
         "clean_behaviour_hourly.show_model",
         "roll_back_publication.choose",
         "roll_back_publication.compare",
+        "switch_encoder.compare_challenger",
+        "switch_encoder.approve",  # it waits for hours
     }
 
 
@@ -230,6 +233,8 @@ def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
         "clean_behaviour_hourly.check_lake_gate": ["gated_behaviour"],
         "update_interests.publish": ["publication"],
         "recommend_daily.publish": ["publication"],
+        "switch_encoder.publish": ["publication"],
+        "switch_encoder.serve_challenger": ["publication"],
     }
     assert {name: dag["assets"] for name, dag in facts["dags"].items()} == {
         "clean_behaviour_hourly": [],
@@ -237,6 +242,7 @@ def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
         "recommend_daily": [],
         "maintain_stores_daily": [],
         "roll_back_publication": [],
+        "switch_encoder": [],
     }
 
 
@@ -256,6 +262,20 @@ def test_a_publication_is_made_by_one_chain(facts: dict[str, Any], name: str) ->
     for before, after in pairwise(CHAIN):
         assert after in tasks[before]["downstream"]
     assert {task["rule"] for task in tasks.values()} == {"all_success"}  # who skips, skips the rest
+
+
+def test_a_challenger_takes_the_same_chain_and_serves_only_behind_its_approval(facts: dict[str, Any]) -> None:
+    tasks = facts["dags"]["switch_encoder"]["tasks"]
+    way = ["plan_challenger", *CHAIN[1:], "compare_challenger", "approve", "serve_challenger", "reject_challenger"]
+    assert set(tasks) == set(way)
+    for before, after in pairwise(way):
+        assert after in tasks[before]["downstream"]
+    # A rejection skips what is right behind the approval, and that alone lets it be recorded.
+    assert tasks["approve"]["downstream"] == ["serve_challenger"]
+    assert {name: task["rule"] for name, task in tasks.items() if task["rule"] != "all_success"} == {
+        "reject_challenger": "all_skipped"
+    }
+    assert {tasks[name]["runbook"] for name in ("plan_challenger", *way[-4:])} == {"switch_encoder"}
 
 
 def test_intervals_are_true_hours_and_days(facts: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from include.steps.clean import clean
 from include.steps.export import export
 from include.steps.gate_lake import gate_lake
 from include.steps.land import land
-from include.steps.plan import plan_rebuild, plan_recommend, plan_update
+from include.steps.plan import plan_challenger, plan_rebuild, plan_recommend, plan_update
 from include.steps.publish import publish
 from include.steps.show import show_item, show_user
 from include.stores import publications, vectors
@@ -316,19 +316,19 @@ def test_the_next_update_starts_from_the_manifest_not_from_what_a_failed_run_lef
     same_content(settings, base, published_again)
 
 
-def test_another_encoder_from_a_folder_gets_tables_of_its_own(shop, tmp_path):
+def test_another_encoder_from_a_folder_is_refused_until_a_challenger_was_approved(shop, tmp_path):
     settings, made = shop
     folder = tmp_path / "my encoder"
     shutil.copytree(resolve(settings.encoder.source), folder)
-    other = Settings(home=settings.home, encoder=Encoder(source=str(folder), max_tokens=64))
-    plan = plan_update(other)
-    assert "encoder changed" in plan["reason"]
-    manifest = published(other, plan)
+    other = Encoder(source=str(folder), max_tokens=64)
+    with pytest.raises(BadInput, match=f"{made['fresh']['encoder_id']}.*my-encoder-"):
+        plan_update(Settings(home=settings.home, encoder=other))
+    manifest = published(settings, plan_challenger(settings, other, "a try"))
     assert manifest["encoder_id"].startswith("my-encoder-")
-    assert manifest["encoder_id"] != made["fresh"]["encoder_id"]
     assert manifest["run"]["texts"]["reused"] == 0
     assert lists(settings, made["fresh"]), "the vectors of the first encoder stand beside them"
     assert manifest["artefacts"]["text_mean"] != made["fresh"]["artefacts"]["text_mean"]
+    assert publications.serving_id(settings) != manifest["id"]
 
 
 def include(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

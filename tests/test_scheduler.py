@@ -1,7 +1,9 @@
 """The whole path once through a real Airflow: its scheduler, its API, its pools, and the plugin's pages."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +13,9 @@ from include.embedded import airflow
 from include.embedded.client import Client
 from include.embedded.demo import DAGS, WRITER_POOL
 from include.errors import TidemarkError
-from include.settings import Settings
+from include.models.encoder import identify
+from include.settings import Encoder, Settings
+from include.steps.migrate import opened
 from include.stores import publications
 from tests.test_dags import land_sample
 
@@ -20,6 +24,7 @@ pytestmark = pytest.mark.scheduler
 FIRST = datetime(2024, 5, 1, 10, tzinfo=UTC)
 HOURS = [FIRST + timedelta(hours=number) for number in range(4)]
 CLEAN, UPDATE, DAILY = DAGS
+SWITCH, ROLL_BACK = "switch_encoder", "roll_back_publication"
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +102,104 @@ def test_the_day_lists_everyone_and_says_so_on_its_asset(settings: Settings, cli
     params = {"name_pattern": "publication", "order_by": "timestamp"}
     events = client.call("GET", "/api/v2/assets/events", params=params)["asset_events"]
     assert serving["id"] in [event["extra"]["publication"] for event in events]
+
+
+def hour_follows(settings: Settings, client: Client, hour: datetime) -> publications.Manifest:
+    """An hour arrives, is cleaned and gated, and an update follows it; what serves then."""
+    land_sample(settings, [hour])
+    client.backfill(CLEAN, hour, hour)
+    client.wait_for_asset("gated_behaviour", UPDATE)
+    return publications.serving(settings)
+
+
+def asked(client: Client, run: str) -> dict[str, Any]:
+    """Wait until a run of `switch_encoder` asks somebody to decide, and return what it shows them."""
+    deadline = time.monotonic() + 900
+    while time.monotonic() < deadline:
+        found = client.call("GET", f"/api/v2/dags/{SWITCH}/dagRuns/{run}/hitlDetails")["hitl_details"]
+        if found and found[0]["task_instance"]["state"] == "awaiting_input":
+            return dict(found[0])
+        assert client.call("GET", f"/api/v2/dags/{SWITCH}/dagRuns/{run}")["state"] != "failed", client.reason(
+            SWITCH, run
+        )
+        time.sleep(2)
+    raise AssertionError("nobody was asked")
+
+
+def decide(client: Client, run: str, option: str, comment: str) -> dict[str, str]:
+    """Answer through Airflow's API, wait for the run, and return its tasks' states."""
+    path = f"/api/v2/dags/{SWITCH}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
+    client.call("PATCH", path, json={"chosen_options": [option], "params_input": {"comment": comment}})
+    client.wait(SWITCH, [run])
+    return {task["task_id"]: task["state"] for task in client.tasks(SWITCH, run)}
+
+
+def why_rejected(settings: Settings) -> str:
+    """What the record of the newest challenger's rejection says."""
+    newest = publications.manifests(settings)[-1]
+    record = publications.rejection(settings, newest["line"])
+    assert record is not None
+    assert record["why"].startswith(newest["id"])
+    return str(record["why"])
+
+
+def test_another_encoder_serves_when_somebody_approves_it(
+    settings: Settings, client: Client, history: str, sre_model: Path
+) -> None:
+    for dag in (CLEAN, SWITCH, ROLL_BACK):
+        client.unpause(dag)
+    before = publications.serving(settings)
+    run = client.trigger(SWITCH, {"source": str(sre_model), "reason": "it knows our words", "hours_to_decide": 2})
+    question = asked(client, run)
+    shadow = next(entry for entry in publications.manifests(settings) if "challenger" in entry)
+    assert publications.serving_id(settings) == before["id"]
+    assert shadow["encoder_id"] == identify(Encoder(source=str(sre_model))) != before["encoder_id"]
+    assert question["subject"] == f"Shall {shadow['id']} serve?"
+    assert question["options"] == ["Approve", "Reject"]
+    assert question["defaults"] == ["Reject"]
+    for fact in (
+        shadow["encoder_id"],
+        before["encoder_id"],
+        "it knows our words",
+        "home: top-10 lists changed",
+        "entered",
+    ):
+        assert fact in question["body"], fact
+
+    # It waits, and updates go on, each on the one before it.
+    waiting = hour_follows(settings, client, HOURS[3] + timedelta(hours=1))
+    assert (waiting["encoder_id"], waiting["line"]) == (before["encoder_id"], None)
+    assert waiting["base"] == before["id"]
+
+    states = decide(client, run, "Approve", "reads better")
+    assert (states["serve_challenger"], states["reject_challenger"]) == ("success", "skipped")
+    approved = publications.serving(settings)
+    assert (approved["line"], approved["base"]) == (shadow["line"], shadow["id"])
+    assert approved["as_of"] == waiting["as_of"]
+    why = publications.changes(settings)[-1]["why"]
+    assert why == f"{shadow['id']} approved by {airflow.USER}: reads better"
+
+    # The environment of Airflow's processes names the first encoder, and stays as it is.
+    after = hour_follows(settings, client, HOURS[3] + timedelta(hours=2))
+    assert (after["encoder_id"], after["base"]) == (approved["encoder_id"], approved["id"])
+
+    conf = {"source": Encoder().source, "reason": "back again"}
+    run = client.trigger(SWITCH, conf)
+    asked(client, run)
+    states = decide(client, run, "Reject", "no need")
+    assert (states["serve_challenger"], states["reject_challenger"]) == ("skipped", "success")
+    assert why_rejected(settings).endswith(f"rejected by {airflow.USER}: no need")
+    client.wait(SWITCH, [client.trigger(SWITCH, {**conf, "hours_to_decide": 0.01})])
+    assert why_rejected(settings).endswith("rejected by nobody, the time to decide is over")
+    assert publications.serving_id(settings) == after["id"]
+
+    back = {"publication": waiting["id"], "reason": "bad lists", "dry_run": False}
+    client.wait(ROLL_BACK, [client.trigger(ROLL_BACK, back)])
+    publications.unpin(settings)
+    assert opened(Settings(home=settings.home)).encoder == Encoder()
+    last = hour_follows(settings, client, HOURS[3] + timedelta(hours=3))
+    assert (last["encoder_id"], last["line"]) == (before["encoder_id"], None)
+    assert last["base"] is not None, "an update, not a rebuild"
 
 
 def test_an_unusable_span_fails_at_once_and_says_why(client: Client, history: str) -> None:

@@ -83,8 +83,7 @@ def compare_challenger(settings: Settings, publication: str) -> dict[str, Any]:
     return {**content, "page": str(page)}
 
 
-def _facts(settings: Settings, *sides: Manifest | dict[str, Any]) -> list[list[str]]:
-    champion, entry, found = sides
+def _facts(settings: Settings, champion: Manifest, entry: Manifest, found: dict[str, Any]) -> list[list[str]]:
     pair = (champion, entry)
     seconds, texts = entry["run"]["seconds"], entry["run"]["texts"]
     gates = [f"{sum(gate['passed'] for gate in each['gates'])} of {len(each['gates'])} passed" for each in pair]
@@ -95,7 +94,7 @@ def _facts(settings: Settings, *sides: Manifest | dict[str, Any]) -> list[list[s
         ["gates", *gates],
         ["texts embedded", "", f"{texts['embedded']:,} in {seconds.get('embed_texts', 0.0):,.1f} s"],
         ["seconds in all", "", f"{sum(seconds.values()):,.1f}"],
-        ["vector tables on disk", *(f"{size / 1e9:,.3f} GB" for size in sizes)],
+        ["vector tables on disk", *(f"{size / 1e6:,.1f} MB" for size in sizes)],
     ]
     moved = found["users"].get("moved")
     facts.append(["users whose interests moved", "", "not comparable" if moved is None else f"{moved:,}"])

@@ -68,7 +68,7 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
             None if why else base,
             why,
             relist="touched",
-            line=publications.serving_line(settings),
+            line=_line(base),
         )
 
 
@@ -106,7 +106,7 @@ def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_
             None if why else base,
             why,
             relist="all",
-            line=publications.serving_line(settings),
+            line=_line(base),
         )
 
 
@@ -123,8 +123,7 @@ def plan_rebuild(settings: Settings, as_of: datetime | None = None, publication:
     if source:
         settings = settings.with_encoder(source.get("encoder"))
         _refuse_another_encoder(settings, source)
-    else:
-        _base(settings)
+    line = _line(source or _base(settings))
     with lake.connect(settings) as connection:
         if not behaviour.has_snapshot(connection, snapshot):
             raise BadInput(
@@ -140,7 +139,7 @@ def plan_rebuild(settings: Settings, as_of: datetime | None = None, publication:
             None,
             "a rebuild was asked for",
             relist="all",
-            line=publications.line_of(source) if source else publications.serving_line(settings),
+            line=line,
             source=source,
         )
 
@@ -233,6 +232,11 @@ def _base(settings: Settings) -> publications.Manifest | None:
     if base is not None:
         _refuse_another_encoder(settings, base)
     return base
+
+
+def _line(base: publications.Manifest | None) -> str | None:
+    """The line that a publication goes on with; a home's first where there is none."""
+    return None if base is None else publications.line_of(base)
 
 
 def _refuse_another_encoder(settings: Settings, publication: publications.Manifest) -> None:
