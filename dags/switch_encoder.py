@@ -57,7 +57,7 @@ def optional(kind: str, what: str, **schema: Any) -> Param:
 )
 def switch_encoder() -> None:
     @task(pool=WRITER_POOL)
-    def plan_challenger(params: dict[str, Any]) -> dict[str, Any]:
+    def plan_challenger(params: dict[str, Any]) -> list[dict[str, Any]]:
         """Fix what is challenged, and which texts the other encoder embeds."""
         from include.steps.challenge import encoder_settings
         from include.steps.plan import plan_challenger

@@ -65,14 +65,15 @@ def challenge(work: Any) -> None:
         outlet_events[PUBLICATION].extra = summary
         return summary
 
-    @task(pool=WRITER_POOL, trigger_rule="all_skipped")
+    # Not `all_skipped`: behind a failure that would end as skipped, and the run as a success.
+    @task(pool=WRITER_POOL, trigger_rule="none_failed")
     def reject_challenger(ti: Any = None) -> dict[str, Any]:
         """Record that it was rejected; what serves is left as it is."""
         from include.steps.challenge import reject
 
         compared, answer = ti.xcom_pull("compare_challenger"), ti.xcom_pull("approve")
-        if compared is None or answer is None:
-            raise AirflowSkipException("nothing was decided")
+        if Decision.REJECT not in answer["chosen_options"]:
+            raise AirflowSkipException("it was approved")
         return run_step(reject, compared["publication"], *decision_of(answer))
 
     compared = compare_challenger(make_publication(work))
