@@ -18,6 +18,9 @@ HOURS_TO_DECIDE = "hours_to_decide"
 """The param of a DAG of challengers that says after how many hours without an answer the challenger is rejected."""
 
 
+DECISION = "decision"  # XCom key
+
+
 def hours_to_decide() -> Param:
     """That param."""
     return Param(72, type="number", minimum=0.01, maximum=24 * 90, description="hours to decide; then it is rejected")
@@ -31,13 +34,17 @@ class Decision(ApprovalOperator):  # type: ignore[misc] # Airflow is not followe
         self.response_timeout = timedelta(hours=context["params"][HOURS_TO_DECIDE])
         return super().execute(context)
 
-
-def decision_of(answer: dict[str, Any]) -> tuple[str, str]:
-    """Who decided, and what they said."""
-    user = answer["responded_by_user"]
-    return "nobody, the time to decide is over" if user is None else user["name"], answer["params_input"].get(
-        "comment"
-    ) or ""
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Hand the decision on: of a rejection Airflow itself keeps no result."""
+        if "error" not in event:
+            user = event["responded_by_user"]
+            decision = {
+                "approved": event["chosen_options"] == [self.APPROVE],
+                "by": "nobody, the time to decide is over" if user is None else user["name"],
+                "comment": (event["params_input"] or {}).get("comment") or "",
+            }
+            context["ti"].xcom_push(DECISION, decision)
+        return super().execute_complete(context, event)
 
 
 @task_group(prefix_group_id=False, tooltip="Shadow, comparison, approval, switch")
@@ -57,11 +64,13 @@ def challenge(work: Any) -> None:
         return {"publication": found["challenger"], "body": as_markdown(found)}
 
     @task(pool=WRITER_POOL, priority_weight=SWITCHING_FIRST, outlets=[PUBLICATION])
-    def serve_challenger(compared: dict[str, Any], answer: dict[str, Any], outlet_events: Any = None) -> dict[str, Any]:
+    def serve_challenger(
+        compared: dict[str, Any], decision: dict[str, Any], outlet_events: Any = None
+    ) -> dict[str, Any]:
         """Bring the challenger up to the newest gated snapshot, and switch to it in one atomic step."""
         from include.steps.challenge import approve
 
-        summary = run_step(approve, compared["publication"], *decision_of(answer))
+        summary = run_step(approve, compared["publication"], decision["by"], decision["comment"])
         outlet_events[PUBLICATION].extra = summary
         return summary
 
@@ -71,13 +80,14 @@ def challenge(work: Any) -> None:
         """Record that it was rejected; what serves is left as it is."""
         from include.steps.challenge import reject
 
-        compared, answer = ti.xcom_pull("compare_challenger"), ti.xcom_pull("approve")
-        if Decision.REJECT not in answer["chosen_options"]:
+        decision = ti.xcom_pull("approve", key=DECISION)
+        if decision["approved"]:
             raise AirflowSkipException("it was approved")
-        return run_step(reject, compared["publication"], *decision_of(answer))
+        compared = ti.xcom_pull("compare_challenger")
+        return run_step(reject, compared["publication"], decision["by"], decision["comment"])
 
     compared = compare_challenger(make_publication(work))
-    answer = Decision(
+    approval = Decision(
         task_id="approve",
         subject="Shall {{ ti.xcom_pull('compare_challenger')['publication'] }} serve?",
         body="{{ ti.xcom_pull('compare_challenger')['body'] }}",
@@ -86,6 +96,6 @@ def challenge(work: Any) -> None:
         response_timeout=timedelta(hours=1),  # the run's param takes its place
         doc_md="Ask whether the challenger shall serve. Approve or reject it under Required Actions.",
     )
-    compared >> answer
+    compared >> approval
     # A rejection skips what follows directly; the record is kept by the task behind that.
-    chain(serve_challenger(compared, answer.output), reject_challenger())
+    chain(serve_challenger(compared, approval.output[DECISION]), reject_challenger())

@@ -164,6 +164,10 @@ def test_a_shadow_is_what_serves_with_another_encoder_and_does_not_serve(
     settings = of(home)
     assert publications.serving_id(settings) == champion["id"]
     assert settings.encoder == Encoder()
+    again = plan_rebuild(settings, publication=shadow["id"])["candidate"]
+    for step in STEPS:
+        step(settings, again)
+    assert publish(settings, again, serve=True)["serving"] is False, "an approval alone lets another line serve"
     other = Settings(home=shutil.copytree(gated_home, tmp_path / "other"), encoder=Encoder(source=str(sre_model)))
     assert shadow["encoder_id"] == identify(other.encoder) != champion["encoder_id"] == MINE
     for name in ("as_of", "lake_snapshot"):

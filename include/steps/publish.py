@@ -20,8 +20,8 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
     Args:
         settings: all settings.
         candidate: a candidate that went through every step.
-        serve: whether it serves; by default it does unless its T precedes the serving T, serving is pinned, or another
-            line serves: a challenger waits for its approval.
+        serve: whether it serves; by default it does unless its T precedes the serving T or serving is pinned. Where another
+            line serves it never does: a challenger waits for its approval.
 
     Returns:
         `publication`, `serving`, `as_of`, the tables' versions and the run's counts. What changed since the base is logged,
@@ -54,7 +54,7 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
             vectors.tag(settings, manifest["encoder_id"], name, table["version"], manifest["id"])
         lists = manifest["lists"]["item_vectors"]
         vectors.tag(settings, manifest["encoder_id"], VectorTable.ITEMS, lists, f"{manifest['id']}-lists")
-        serves = _serves(settings, manifest) if serve is None else serve
+        serves = _serves(settings, manifest, serve)
         if serves and publications.serving_id(settings) != manifest["id"]:
             confirm()
             publications.serve(settings, manifest["id"], f"published by {manifest['kind']}", pin=False)
@@ -77,15 +77,18 @@ def _summary(manifest: publications.Manifest, serves: bool) -> dict[str, Any]:
     }
 
 
-def _serves(settings: Settings, manifest: publications.Manifest) -> bool:
+def _serves(settings: Settings, manifest: publications.Manifest, asked: bool | None) -> bool:
+    """Whether a publication is to serve, as far as somebody asked for it or against it."""
     serving = publications.serving_id(settings)
-    if serving is None:
+    if serving is None or asked is False:
+        return asked is not False
+    if publications.line_of(manifest) != publications.serving_line(settings):
+        log.warning("another line serves (%s): approve this one, or roll back to it", serving)
+        return False
+    if asked:
         return True
     if publications.pinned(settings):
         log.warning("serving is pinned to %s since a rollback; `python -m include publications unpin` ends it", serving)
-        return False
-    if publications.line_of(manifest) != publications.serving_line(settings):
-        log.info("publication %s is of another line than %s, which serves", manifest["id"], serving)
         return False
     before = datetime.fromisoformat(publications.serving(settings)["as_of"])
     return datetime.fromisoformat(manifest["as_of"]) >= before
