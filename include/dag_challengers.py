@@ -16,8 +16,6 @@ from include.dag_defaults import SWITCHING_FIRST, WRITER_POOL, make_publication,
 
 HOURS_TO_DECIDE = "hours_to_decide"
 """The param of a DAG of challengers that says after how many hours without an answer the challenger is rejected."""
-
-
 DECISION = "decision"  # XCom key
 
 
