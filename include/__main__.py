@@ -567,11 +567,16 @@ def doctor(as_json: AsJson = False) -> None:
 @app.command()
 def sql(query: Annotated[str | None, typer.Argument(help="One query; without it a prompt opens.")] = None) -> None:
     """A DuckDB shell on the lake, read-only: `lake.main.fct_interactions` and its like."""
+    import duckdb
+
     from include.stores import lake
 
     with lake.connect(home()) as connection:
         if query is not None:
-            _show(connection.sql(query))
+            try:
+                _show(connection.sql(query))
+            except duckdb.Error as error:
+                raise BadInput(f"{type(error).__name__}: {error}") from error
             return
         typer.echo(
             "The lake is attached as `lake`; SHOW TABLES lists it. End a statement with ; and the shell with Ctrl-D."
@@ -584,16 +589,16 @@ def sql(query: Annotated[str | None, typer.Argument(help="One query; without it 
                 return
             if statement.rstrip().endswith(";"):
                 try:
-                    result = connection.sql(statement)
-                    if result is not None:
-                        _show(result)
+                    _show(connection.sql(statement))
                 except Exception as error:  # a typing mistake must not end the shell
                     typer.echo(f"{type(error).__name__}: {_lines(str(error))}", err=True)
                 statement = ""
 
 
 def _show(result: Any) -> None:
-    """Print a result's table; what stands in it is data."""
+    """Print a result's table, if there is one; what stands in it is data."""
+    if result is None:
+        return
     table = io.StringIO()
     with contextlib.redirect_stdout(table):
         result.show(max_width=200)

@@ -65,12 +65,19 @@ def same_content(settings, one, other, elsewhere=None):
         assert row["scores"] == pytest.approx(b[user]["scores"], abs=2e-6)
 
 
+def exports(settings, publication, folder):
+    """The bytes of everything that a publication exports."""
+    found = {}
+    for what in ("recommendations", "user-vectors", "item-vectors"):
+        export(settings, what, folder / "out.parquet", publication)
+        found[what] = (folder / "out.parquet").read_bytes()
+    return found
+
+
 def same_exports(one_settings, one, other_settings, other, folder):
     """Two publications, maybe of two homes, export the same bytes."""
-    for what in ("recommendations", "user-vectors", "item-vectors"):
-        export(one_settings, what, folder / "one.parquet", one["id"])
-        export(other_settings, what, folder / "other.parquet", other["id"])
-        assert (folder / "one.parquet").read_bytes() == (folder / "other.parquet").read_bytes(), what
+    a, b = exports(one_settings, one["id"], folder), exports(other_settings, other["id"], folder)
+    assert [what for what in a if a[what] != b[what]] == []
 
 
 def cleaned(settings):
@@ -206,13 +213,9 @@ def test_fresh_lists_differ_from_lists_of_an_earlier_hour(shop):
 
 def test_exports_are_the_same_bytes_each_time_and_after_a_rebuild(shop, tmp_path):
     settings, made = shop
-    for what in ("recommendations", "user-vectors", "item-vectors"):
-        for name, publication in (("a", "update"), ("b", "update"), ("c", "rebuilt")):
-            export(settings, what, tmp_path / f"{name}.parquet", made[publication]["id"])
-        first = (tmp_path / "a.parquet").read_bytes()
-        assert first == (tmp_path / "b.parquet").read_bytes()
-        assert first == (tmp_path / "c.parquet").read_bytes(), f"{what} of a rebuild"
-    exported = pq.read_table(tmp_path / "a.parquet")
+    for other in ("update", "rebuilt"):
+        same_exports(settings, made["update"], settings, made[other], tmp_path)
+    exported = pq.read_table(tmp_path / "out.parquet")
     assert exported.schema.names[0] == "item_id"
     export(settings, "recommendations", tmp_path / "r.parquet")
     assert pq.read_schema(tmp_path / "r.parquet").names == ["surface", "user_id", "rank", "item_id", "score", "reasons"]
@@ -372,6 +375,17 @@ def test_an_unusable_setting_is_named(tmp_path, monkeypatch):
     )
     assert done.returncode == 2
     assert "TIDEMARK_INTERESTS__SHORT_HALF_LIFE_DAYS" in done.stderr
+
+
+def test_a_query_may_write_a_file_and_a_wrong_one_is_one_line(shop, tmp_path):
+    settings, _ = shop
+    done = include(settings.home, "sql", f"COPY (SELECT 1 AS one) TO '{tmp_path}/one.parquet'")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert pq.read_table(tmp_path / "one.parquet").to_pylist() == [{"one": 1}]
+    done = include(settings.home, "sql", "SELECT nothing FROM nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_doctor_and_list_work_on_the_shop(shop):
