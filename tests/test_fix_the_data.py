@@ -224,6 +224,8 @@ def test_an_update_reports_what_it_changed(fixed):
     assert report["lists"]["home"]["changed"] == found["lists"]["home"]["changed"]
     assert "report" not in made["before"]["run"], "everything was computed anew, so there is nothing to compare with"
     lines = "\n".join(report_lines(report))
+    shuffled = json.loads(json.dumps(report), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    assert "\n".join(report_lines(shuffled)) == lines
     assert f"fct_interactions 1 added, {counts['changed']} changed, 1 removed" in lines
     assert f"users touched: {len(TOUCHED)} ({', '.join(sorted(TOUCHED))})" in lines
 

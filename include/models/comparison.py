@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 STILL = 1e-9
 """A smaller movement is rounding: vectors that are equal to 1e-6 are nearer than this."""
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
 def movement(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -54,5 +55,5 @@ def quantiles(values: NDArray[np.float64]) -> dict[str, float]:
     """Median, ninth decile, 99th percentile and largest of some movements; nothing of none."""
     if len(values) == 0:
         return {}
-    found = np.quantile(values, [0.5, 0.9, 0.99, 1.0])
-    return {name: round(float(value), 6) for name, value in zip(("p50", "p90", "p99", "max"), found, strict=True)}
+    found = np.quantile(values, list(QUANTILES.values()))
+    return {name: round(float(value), 6) for name, value in zip(QUANTILES, found, strict=True)}

@@ -6,9 +6,10 @@ from typing import Any
 
 import jinja2
 
+from include.models.comparison import QUANTILES
 from include.readable import readable
 from include.settings import Settings
-from include.steps.compare import TOP, lists_changed, users_moved
+from include.steps.compare import TOP, VECTORS, lists_changed, users_moved
 from include.stores import behaviour, lake, pages, publications
 
 NAMED = 20  # ids of touched users and items that a report names
@@ -43,11 +44,11 @@ def change_report(settings: Settings, state: dict[str, Any], touched: dict[str, 
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
-    """A report as people read it, a line at a time."""
+    """A report as people read it, a line at a time; the same of a manifest, whose names were sorted."""
     yield f"changed since publication {report['since']}:"
     rows = [
         f"{mart} " + ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
-        for mart, counts in report["rows"].items()
+        for mart, counts in sorted(report["rows"].items())
         if any(counts.values())
     ]
     yield "  rows: " + ("; ".join(rows) or "none")
@@ -57,11 +58,12 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"  {kind} touched: {n:,}" + (f" ({named})" if ids else "")
     moved = report["moved"]
     yield f"  interests: {moved['moved']:,} users moved, {moved['came']:,} came, {moved['went']:,} went"
-    for name, found in moved["quantiles"].items():
-        if found:
-            yield f"    {name} (1 - cosine): " + ", ".join(f"{what} {value:.6f}" for what, value in found.items())
+    names = [name for name in VECTORS if moved["quantiles"].get(name)]
+    for name in names:
+        found = moved["quantiles"][name]
+        yield f"    {name} (1 - cosine): " + ", ".join(f"{what} {found[what]:.6f}" for what in QUANTILES)
     for row in moved["most"]:
-        parts = ", ".join(f"{name} {row[name]:.6f}" for name in moved["quantiles"])
+        parts = ", ".join(f"{name} {row[name]:.6f}" for name in names)
         yield f"    {readable(row['user_id'], LONGEST)}: {parts}"
     for surface, lists in report["lists"].items():
         yield f"  {surface}: {lists['changed']:,} top-{TOP} lists changed, {lists['came']:,} came, {lists['went']:,} went"
