@@ -9,10 +9,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DATASET ?= ml-100k
 
-.PHONY: help install env demo up down test test-cluster prove-switch lint bench sql lock
+.PHONY: help install env demo up down test test-cluster prove-incremental prove-retail prove-backfill prove-switch lint bench sql lock
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv from the lock (again only when the lock changed)
 
@@ -45,6 +45,15 @@ test-cluster: install ## The tests that start Postgres, Redis, an object store a
 	command -v docker-compose >/dev/null || lacking="$$lacking docker-compose"; \
 	test -z "$$lacking" || { echo "error: these Debian packages are missing: apt-get install$$lacking"; exit 2; }
 	@$(BIN)/python -m pytest -m cluster
+
+prove-incremental: install ## After any changes of any histories, updates leave what a rebuild gives
+	@$(BIN)/python -m pytest tests/test_incremental.py
+
+prove-retail: install ## The same of a year of Online Retail in weekly batches with corrections (needs ../shared/data)
+	@$(BIN)/python -m pytest tests/test_retail.py
+
+prove-backfill: install ## Corrected hours are backfilled under a real scheduler while an hourly run goes on
+	@$(BIN)/python -m pytest tests/test_scheduler.py -k backfill
 
 prove-switch: install ## Another encoder as a challenger: shadow, comparison, approval in a real Airflow, switch, way back
 	@$(BIN)/python -m pytest tests/test_switch_encoder.py tests/test_scheduler.py -k "switch_encoder or history or encoder"

@@ -1,5 +1,8 @@
 """The whole path once through a real Airflow: its scheduler, its API, its pools, and the plugin's pages."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,21 +13,33 @@ import httpx
 import pytest
 
 from include.embedded import airflow
-from include.embedded.client import Client
+from include.embedded.client import Client, Run
 from include.embedded.demo import DAGS, WRITER_POOL
 from include.errors import TidemarkError
 from include.models.encoder import identify
 from include.settings import Encoder, Settings
+from include.steps.compare import compare
+from include.steps.land import land
 from include.steps.migrate import opened
+from include.steps.plan import plan_rebuild
 from include.stores import publications
+from tests import samples
 from tests.test_dags import land_sample
+from tests.test_incremental import published
+from tests.test_path import exports, include, same_content, same_exports
 
 pytestmark = pytest.mark.scheduler
 
-FIRST = datetime(2024, 5, 1, 10, tzinfo=UTC)
-HOURS = [FIRST + timedelta(hours=number) for number in range(4)]
+DAY = datetime(2024, 5, 1, tzinfo=UTC)
+FIRST = DAY + timedelta(hours=22)
+HOURS = [FIRST + timedelta(hours=number) for number in range(4)]  # two of the day, two of the next
 CLEAN, UPDATE, DAILY = DAGS
 SWITCH, ROLL_BACK = "switch_encoder", "roll_back_publication"
+
+NEXT = HOURS[3] + timedelta(hours=1)  # arrives while a correction is backfilled
+READERS = ["u5", "u6"]  # who did something in it
+WRONG = HOURS[1:3]  # are delivered again
+FIXED = ["newcomer", "u1", "u2", "u3"]  # whose rows differ then
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +72,15 @@ def history(settings: Settings, client: Client) -> str:
     return run
 
 
+@pytest.fixture(scope="module")
+def hourly(settings: Settings, client: Client, history: str) -> tuple[publications.Manifest, list[Run]]:
+    """What served before two further hours were cleaned, each in a run of its own, and these runs."""
+    before = publications.serving(settings)
+    runs = client.backfill(CLEAN, HOURS[2], HOURS[3])
+    client.wait_for_asset("gated_behaviour", UPDATE)
+    return before, runs
+
+
 def gated_events(client: Client) -> list[dict[str, Any]]:
     params = {"name_pattern": "gated_behaviour", "order_by": "timestamp"}
     return list(client.call("GET", "/api/v2/assets/events", params=params)["asset_events"])
@@ -73,13 +97,13 @@ def test_the_history_serves_after_one_run(settings: Settings, client: Client, hi
     assert events[0]["extra"]["rows"]["events"]["landed"] == 96
 
 
-def test_a_backfill_of_two_hours_is_followed(settings: Settings, client: Client, history: str) -> None:
-    before = publications.serving(settings)
-    runs = client.backfill(CLEAN, HOURS[2], HOURS[3])
+def test_a_backfill_of_two_hours_is_followed(
+    settings: Settings, client: Client, hourly: tuple[publications.Manifest, list[Run]]
+) -> None:
+    before, runs = hourly
     assert [run["data_interval_start"] for run in runs] == [
         hour.isoformat().replace("+00:00", "Z") for hour in HOURS[2:]
     ]
-    client.wait_for_asset("gated_behaviour", UPDATE)
     serving = publications.serving(settings)
     assert serving["as_of"] == (HOURS[3] + timedelta(hours=1)).isoformat()
     assert serving["rows"]["events"]["landed"] == 192
@@ -102,6 +126,136 @@ def test_the_day_lists_everyone_and_says_so_on_its_asset(settings: Settings, cli
     params = {"name_pattern": "publication", "order_by": "timestamp"}
     events = client.call("GET", "/api/v2/assets/events", params=params)["asset_events"]
     assert serving["id"] in [event["extra"]["publication"] for event in events]
+
+
+def test_a_past_day_recommended_twice_gives_the_same_bytes(
+    settings: Settings, client: Client, hourly: tuple[publications.Manifest, list[Run]], tmp_path: Path
+) -> None:
+    serving = publications.serving(settings)
+    client.unpause(DAILY)
+    for _ in range(2):
+        client.backfill(DAILY, DAY, DAY)
+    client.wait(DAILY, [run["dag_run_id"] for run in client.runs(DAILY)])  # also what Airflow scheduled by itself
+    end = (DAY + timedelta(days=1)).isoformat()
+    first, second = [entry for entry in made_since(settings, serving) if entry["as_of"] == end]
+    assert first["kind"] == second["kind"] == "recommend"
+    assert first["artefacts"] == second["artefacts"]
+    assert publications.serving(settings)["as_of"] == serving["as_of"] > end, "those of the past do not serve"
+    same_exports(settings, first, settings, second, tmp_path)
+
+
+def made_since(settings: Settings, before: publications.Manifest) -> list[publications.Manifest]:
+    return [entry for entry in publications.manifests(settings) if entry["made_at"] > before["made_at"]]
+
+
+def deliver_corrected(settings: Settings, folder: Path) -> None:
+    """Land two hours again: another item, a row too many, and rows of one who was not there; rows withdrawn, a row more."""
+    first, second = (
+        [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        for file in (settings.landing / "events" / f"dt={hour:%Y-%m-%d}/hr={hour:%H}/events.jsonl" for hour in WRONG)
+    )
+    own = next(row for row in first if row["user_id"] == "u1")
+    own["item_id"] = "i19" if own["item_id"] != "i19" else "i18"
+    first.append({**own, "user_id": "newcomer", "item_id": "undescribed"})
+    second = [row for row in second if row["user_id"] != "u2"]
+    second.append({**next(row for row in second if row["user_id"] == "u3"), "event_type": "like"})
+    file = samples.write(folder / "events.jsonl", [*first, *second])
+    land(settings, file, format="canonical", arrival="event", replace=True)
+
+
+def create_backfill(settings: Settings, client: Client, first: datetime, last: datetime) -> list[str]:
+    """Type the operator's command, and return the ids of its runs."""
+    head = airflow.running(settings)
+    assert head is not None
+    span = ("--from-date", first.isoformat(), "--to-date", last.isoformat())
+    command = ["airflow", "backfill", "create", "--dag-id", CLEAN, *span, "--reprocess-behavior", "completed"]
+    for _ in range(12):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            env=airflow.environment(settings, head.port),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            break
+        time.sleep(5)  # the backfill before it counts as active for up to half a minute after its runs have ended
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = client.runs(CLEAN, logical_date_gte=first.isoformat(), logical_date_lte=last.isoformat())
+    return [run["dag_run_id"] for run in runs]
+
+
+def test_corrected_hours_are_backfilled_beside_an_hourly_run(
+    settings: Settings, client: Client, hourly: tuple[publications.Manifest, list[Run]], tmp_path: Path
+) -> None:
+    before = publications.serving(settings)
+    bytes_before = {entry["id"]: exports(settings, entry["id"], tmp_path) for entry in publications.manifests(settings)}
+    deliver_corrected(settings, tmp_path)
+
+    span = ("--from", WRONG[0].isoformat(), "--to", (WRONG[-1] + timedelta(hours=1)).isoformat())
+    foretold = json.loads(include(settings.home, "clean", *span, "--dry-run", "--json").stdout)
+    batches = [(batch["state"], batch["rows_before"], batch["rows_after"]) for batch in foretold["batches"]]
+    assert batches == [("changed", 48, 49), ("changed", 48, 45)]
+    fixed_rows = {"added": 3, "changed": 0, "removed": 5}
+    assert foretold["rows"]["fct_interactions"] == fixed_rows
+    assert foretold["users"]["ids"] == FIXED
+    assert foretold["items"]["ids"] == ["undescribed"]
+
+    backfilled = create_backfill(settings, client, WRONG[0], WRONG[-1])
+    assert len(backfilled) == len(WRONG)
+    events = [
+        {"user_id": user, "item_id": f"i{item}", "event_type": "view", "event_ts": NEXT.isoformat()}
+        for user in READERS
+        for item in range(4)
+    ]
+    land(settings, samples.write(tmp_path / "next" / "events.jsonl", events), format="canonical")
+    hour = client.trigger(CLEAN, {"from": NEXT.isoformat(), "to": (NEXT + timedelta(hours=1)).isoformat()})
+    *corrections, hourly_run = client.wait(CLEAN, [*backfilled, hour])
+    assert {run["run_type"] for run in corrections} == {"backfill"}
+    assert hourly_run["start_date"] < max(run["end_date"] for run in corrections)
+    assert hourly_run["end_date"] > min(run["start_date"] for run in corrections)
+    client.wait_for_asset("gated_behaviour", UPDATE)
+
+    # The hours may have been followed by one update or by several: together they touch whom they should.
+    made = [entry for entry in made_since(settings, before) if entry["kind"] == "update"]
+    reports = [entry["run"]["report"] for entry in made]
+    rows = [report["rows"]["fct_interactions"] for report in reports]
+    assert {name: sum(counts[name] for counts in rows) for name in fixed_rows} == {
+        **fixed_rows,
+        "added": fixed_rows["added"] + len(events),
+    }
+    assert {user for report in reports for user in report["users"]["ids"]} == {*FIXED, *READERS}
+    assert {item for report in reports for item in report["items"]["ids"]} == {"undescribed"}
+    for entry, report in zip(made, reports, strict=True):
+        found = compare(settings, entry["base"], entry["id"])
+        assert report["moved"] == found["users"]
+        assert report["lists"]["home"]["changed"] == found["lists"]["home"]["changed"]
+    serving = publications.serving(settings)
+    assert serving["id"] == made[-1]["id"]
+    assert serving["as_of"] == (NEXT + timedelta(hours=1)).isoformat()
+    moved = compare(settings, before["id"], serving["id"])["users"]
+    assert (moved["came"], {row["user_id"] for row in moved["most"]}) == (1, {*FIXED, *READERS} - {"newcomer"})
+
+    # The same is said by the command line, by the log and by the page.
+    touched = f"users touched: {len(reports[-1]['users']['ids'])} ({', '.join(reports[-1]['users']['ids'])})"
+    assert touched in include(settings.home, "publications", "show").stdout
+    logged = [
+        str(line["event"])
+        for run in client.runs(UPDATE)
+        for task in client.tasks(UPDATE, run["dag_run_id"])
+        if (task["task_id"], task["state"]) == ("publish", "success")
+        for line in client.log(UPDATE, run["dag_run_id"], task)
+    ]
+    assert [line for line in logged if touched in line]
+    page = (settings.reports / "publications" / f"{serving['id']}.html").read_text("utf-8")
+    assert all(user in page for user in reports[-1]["users"]["ids"])
+
+    for name, content in bytes_before.items():
+        again = exports(settings, name, tmp_path)
+        assert [what for what in content if content[what] != again[what]] == [], f"of publication {name}"
+    rebuilt = published(settings, plan_rebuild(settings, publication=serving["id"]))
+    same_content(settings, serving, rebuilt)
+    publications.remove(settings, rebuilt["id"])
 
 
 def hour_follows(settings: Settings, client: Client, hour: datetime) -> publications.Manifest:

@@ -255,14 +255,18 @@ class Client:
 
     def error_of(self, dag_id: str, run_id: str, task: dict[str, Any]) -> str:
         """The last error that a task logged."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
-        log = self.call("GET", path, params={"map_index": task["map_index"], "full_content": True})
-        lines = log["content"] if isinstance(log["content"], list) else []
-        for line in reversed(lines):
-            if isinstance(line, dict) and line.get("level") == "error":
+        for line in reversed(self.log(dag_id, run_id, task)):
+            if line.get("level") == "error":
                 detail = line.get("error_detail") or [{}]
                 return str(detail[0].get("exc_value") or line.get("event"))
         return "no error in its log"
+
+    def log(self, dag_id: str, run_id: str, task: dict[str, Any]) -> list[dict[str, Any]]:
+        """The lines that the last try of a task logged."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
+        log = self.call("GET", path, params={"map_index": task["map_index"], "full_content": True})
+        lines = log["content"] if isinstance(log["content"], list) else []
+        return [line for line in lines if isinstance(line, dict)]
 
 
 def _queued_since(run: Run, moment: datetime) -> bool:
