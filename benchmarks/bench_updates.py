@@ -10,7 +10,6 @@ an hour needs whatever follows it, is shown beside.
 """
 
 import argparse
-import json
 import logging
 import math
 import os
@@ -140,13 +139,13 @@ def measure(users: int, items: int, shares: Sequence[float], fixed: int, scratch
 
 def redelivered(settings: Settings, data: Path) -> None:
     """Deliver the whole history again, unchanged, and say what an update makes of it."""
-    landed = land(settings, data, format="canonical")
+    landed = land(settings, data, format="canonical", progress=lambda line: None)
     seconds = tidemark(settings.home, "clean").wall
     plan = plan_update(settings)
     touched = 0 if plan["candidate"] is None else plan["users"]["touched"]
     texts = 0 if plan["candidate"] is None else plan["texts"]["embedded"]
     print(
-        f"  unchanged re-delivery ({json.dumps(landed.get('state', 'landed'))}): clean {seconds:.1f} s, "
+        f"  unchanged re-delivery of {sum(landed['rows'].values()):,} rows: clean {seconds:.1f} s, "
         f"{touched} users touched, {texts} texts embedded",
         flush=True,
     )
@@ -190,6 +189,8 @@ def main() -> None:
     print(f"\n{'touched':>12}{'seconds':>10}{'of rebuild':>12}{'vectors MB':>12}")
     for name, run in largest.items():
         print(f"{name:>12}{run.seconds:10.2f}{run.seconds / largest['rebuild'].seconds:12.2%}{run.grown / MB:12.1f}")
+    if len(by_size) == 1:
+        return
     sizes = np.log(list(by_size))
     costs = np.log([runs[arguments.fixed].seconds for runs in by_size.values()])
     print(f"\n{arguments.fixed:,} users touched in homes of " + ", ".join(f"{users:,}" for users in by_size)
