@@ -47,7 +47,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     """A report as people read it, a line at a time; the same of a manifest, whose names were sorted."""
     yield f"changed since publication {report['since']}:"
     rows = [
-        f"{mart} " + ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
+        f"{mart} " + ", ".join(f"{counts[what]:,} {what}" for what in ("added", "changed", "removed") if counts[what])
         for mart, counts in sorted(report["rows"].items())
         if any(counts.values())
     ]
