@@ -266,6 +266,9 @@ def hour_follows(settings: Settings, client: Client, hour: datetime) -> publicat
     return publications.serving(settings)
 
 
+LONGEST_WAIT = 900.0  # seconds until something hangs; 60 are usual
+
+
 def question(client: Client, run: str) -> dict[str, Any] | None:
     """What a run of `switch_encoder` shows to whoever decides, while it waits for an answer."""
     found = client.call("GET", f"/api/v2/dags/{SWITCH}/dagRuns/{run}/hitlDetails")["hitl_details"]
@@ -279,8 +282,10 @@ def has_ended(client: Client, run: str) -> bool:
 
 def asked(client: Client, run: str) -> dict[str, Any]:
     """Wait until the run asks somebody to decide."""
+    deadline = time.monotonic() + LONGEST_WAIT
     while (found := question(client, run)) is None:
         assert not has_ended(client, run), client.reason(SWITCH, run)
+        assert time.monotonic() < deadline, f"nobody was asked: {client.tasks(SWITCH, run)}"
         time.sleep(2)
     return found
 
@@ -291,7 +296,9 @@ def decide(client: Client, run: str, option: str, comment: str) -> dict[str, str
     Airflow 3.3 asks again where the answer came before its scheduler had seen that the task waits.
     """
     path = f"/api/v2/dags/{SWITCH}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
+    deadline = time.monotonic() + LONGEST_WAIT
     while not has_ended(client, run):
+        assert time.monotonic() < deadline, f"it did not end: {client.tasks(SWITCH, run)}"
         if question(client, run):
             client.call("PATCH", path, json={"chosen_options": [option], "params_input": {"comment": comment}})
         time.sleep(2)
