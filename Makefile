@@ -56,7 +56,7 @@ prove-backfill: install ## Corrected hours are backfilled under a real scheduler
 	@$(BIN)/python -m pytest tests/test_scheduler.py -k backfill
 
 prove-switch: install ## Another encoder as a challenger: shadow, comparison, approval in a real Airflow, switch, way back
-	@$(BIN)/python -m pytest tests/test_switch_encoder.py tests/test_scheduler.py -k "switch_encoder or history or encoder"
+	@$(BIN)/python -m pytest -m "not cluster" tests/test_switch_encoder.py tests/test_scheduler.py -k "switch_encoder or history or encoder"
 
 lint: install ## ruff, mypy, sqlfluff, import contracts, hadolint, compose-lint
 	$(BIN)/ruff check .

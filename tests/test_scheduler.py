@@ -315,6 +315,7 @@ def why_rejected(settings: Settings) -> str:
     return str(record["why"])
 
 
+@pytest.mark.approval
 def test_another_encoder_serves_when_somebody_approves_it(
     settings: Settings, client: Client, history: str, sre_model: Path
 ) -> None:
