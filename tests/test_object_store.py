@@ -1,6 +1,7 @@
 """The whole path on a home on an object store with its catalogue in Postgres: real servers, on loopback."""
 
 import multiprocessing
+import signal
 import threading
 import time
 from pathlib import Path
@@ -180,8 +181,9 @@ def test_a_writer_that_dies_leaves_no_lock(cluster, tmp_path: Path) -> None:
     inside.wait()
     other.kill()
     other.join()
-    with writing(settings):
-        pass
+    assert other.exitcode == -signal.SIGKILL, "it did not let go of the lock itself"
+    with writing(settings) as confirm:
+        confirm()
 
 
 def test_a_lost_lock_is_noticed(cluster, tmp_path: Path) -> None:

@@ -315,6 +315,11 @@ def test_an_item_that_the_user_had_stops_at_the_gate(shop):
 def test_the_next_update_starts_from_the_manifest_not_from_what_a_failed_run_left(shop):
     settings, _ = shop
     base = publications.newest(settings)
+    assert plan_update(settings) == {
+        "candidate": None,
+        "publication": base["id"],
+        "reason": f"nothing changed since publication {base['id']}",
+    }
     published_again = published(settings, plan_rebuild(settings, publication=base["id"]))
     same_content(settings, base, published_again)
 

@@ -190,7 +190,7 @@ def approve(settings: Settings, publication: str, by: str, reason: str = "") -> 
             if _age(newest) < _age(serving):
                 continue  # a run published meanwhile
             confirm()
-            why = f"{publication} approved by {by}" + (f": {reason.strip()}" if reason.strip() else "")
+            why = publications.because(f"{publication} approved by {by}", reason)
             change = publications.serve(settings, newest["id"], why, pin=False)
         log.info("%s serves in place of %s: %s", change["to"], change["from"], why)
     switch = next(change for change in publications.changes(settings) if change.get("line") == line)
@@ -225,7 +225,7 @@ def reject(settings: Settings, publication: str, by: str, reason: str = "") -> d
             raise BadInput(
                 f"publication {publication} was approved: `python -m include publications rollback` undoes that"
             )
-        why = f"{publication} rejected by {by}" + (f": {reason.strip()}" if reason.strip() else "")
+        why = publications.because(f"{publication} rejected by {by}", reason)
         record = publications.reject(settings, str(entry["line"]), why)
     log.info("%s", why)
     return record

@@ -75,9 +75,10 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
             f"serving is pinned to {serving}: run `python -m include publications unpin` when the cause is mended"
         )
     encoder_id = encoder.identify(settings.encoder)
-    if serving is not None and publications.serving(settings)["encoder_id"] != encoder_id:
+    serves = encoder_id if serving is None else publications.manifest(settings, serving)["encoder_id"]
+    if serves != encoder_id:
         advice.append(
-            f"encoder {publications.serving(settings)['encoder_id']} serves and the settings name encoder {encoder_id}, so "
+            f"encoder {serves} serves and the settings name encoder {encoder_id}, so "
             "nothing is updated: set it back, or switch to it (docs/runbooks/switch_encoder.md)"
         )
     if set_encoder is not None and set_encoder.named != settings.encoder.named:

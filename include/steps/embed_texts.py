@@ -20,10 +20,10 @@ KINDS = {kind: f"{STEP}-{kind}" for kind in ("item", "user")}
 TEXTS_PER_PART = 2048
 
 
-def planned_texts(settings: Settings, candidate: str) -> list[tuple[Part, list[str], str]]:
+def planned_texts(settings: Settings, candidate: str, state: dict[str, Any]) -> list[tuple[Part, list[str], str]]:
     """The texts that a candidate embeds: parts of text hashes, each with its texts and the prefix before them."""
     texts = publications.texts(settings, candidate)
-    encoder = settings.with_encoder(publications.candidate(settings, candidate).get("encoder")).encoder
+    encoder = settings.with_encoder(state.get("encoder")).encoder
     prefixes = {"item": encoder.item_prefix, "user": encoder.user_prefix}
     planned = []
     for kind, prefix in prefixes.items():
@@ -54,7 +54,7 @@ def embed_texts(settings: Settings, candidate: str, shard: int | None = None) ->
     """
     state = publications.candidate(settings, candidate)
     inputs = text_inputs(state)
-    planned = {part: (texts, prefix) for part, texts, prefix in planned_texts(settings, candidate)}
+    planned = {part: (texts, prefix) for part, texts, prefix in planned_texts(settings, candidate, state)}
     mine = of_shard(list(planned), shard, state["shards"])
     left = [part for part in mine if not parts.is_written(settings, candidate, part, inputs)]
     model = _load(settings, candidate, state) if left else None

@@ -15,25 +15,27 @@ from include.stores import artefacts, vectors
 
 
 def item_text_vectors(
-    settings: Settings, encoder_id: str, items: pa.Table
+    settings: Settings, state: dict[str, Any], items: pa.Table
 ) -> tuple[list[str | None], NDArray[np.float32]]:
     """Text hash and raw text vector of each item; None and zeros where there is no text.
 
     Args:
         settings: all settings.
-        encoder_id: whose vectors.
+        state: a candidate or a publication, with whose encoder.
         items: rows with `title, categories, description`.
     """
+    encoder = settings.with_encoder(state.get("encoder")).encoder
     hashes: list[str | None] = []
     for title, categories, description in zip(
         items["title"].to_pylist(), items["categories"].to_pylist(), items["description"].to_pylist(), strict=True
     ):
         text = item_text(title, categories, description)
-        hashes.append(text_hash(settings.encoder.item_prefix + text) if text else None)
-    width = dimension(settings.encoder)
+        hashes.append(text_hash(encoder.item_prefix + text) if text else None)
+    width = dimension(encoder)
     found = np.zeros((len(hashes), width), dtype=np.float32)
     described = [row for row, name in enumerate(hashes) if name is not None]
-    found[described] = vectors.text_vectors(settings, encoder_id, [name for name in hashes if name is not None], width)
+    named = [name for name in hashes if name is not None]
+    found[described] = vectors.text_vectors(settings, state["encoder_id"], named, width)
     return hashes, found
 
 

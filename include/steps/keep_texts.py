@@ -19,7 +19,7 @@ def keep_texts(settings: Settings, candidate: str) -> dict[str, Any]:
         TidemarkError: a shard's part is missing or is not what was planned.
     """
     state = publications.candidate(settings, candidate)
-    planned = [part for part, _, _ in planned_texts(settings, candidate)]
+    planned = [part for part, _, _ in planned_texts(settings, candidate, state)]
     wanted = {name for part in planned for name in part.keys}
     if wanted <= vectors.known_texts(settings, state["encoder_id"]):
         return {"kept": 0}

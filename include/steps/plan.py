@@ -59,17 +59,7 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
         why = _why_full(settings, connection, base, snapshot)
         if base is not None and why is None and (as_of, snapshot) == (_moment(base["as_of"]), base["lake_snapshot"]):
             return _nothing(base)
-        return _plan(
-            settings,
-            connection,
-            "update",
-            as_of,
-            snapshot,
-            None if why else base,
-            why,
-            relist="touched",
-            line=_line(base),
-        )
+        return _go_on(settings, connection, "update", as_of, snapshot, base, why, relist="touched")
 
 
 def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_data: bool = False) -> dict[str, Any]:
@@ -95,19 +85,8 @@ def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_
         ):
             why = f"the item factors are older than {settings.item_factors.max_age_days:g} days, so they are trained again"
         if base is not None and why is None and _lists_everyone(base, chosen, snapshot):
-            reason = f"publication {base['id']} already lists everyone as of {base['as_of']}"
-            return {"candidate": None, "reason": reason, "publication": base["id"]}
-        return _plan(
-            settings,
-            connection,
-            "recommend",
-            chosen,
-            snapshot,
-            None if why else base,
-            why,
-            relist="all",
-            line=_line(base),
-        )
+            return _nothing(base, f"publication {base['id']} already lists everyone as of {base['as_of']}")
+        return _go_on(settings, connection, "recommend", chosen, snapshot, base, why, relist="all")
 
 
 def plan_rebuild(settings: Settings, as_of: datetime | None = None, publication: str | None = None) -> dict[str, Any]:
@@ -208,18 +187,8 @@ def plan_catching_up(settings: Settings, line: str) -> dict[str, Any]:
         listed_later = _moment(serving["lists"]["as_of"]) > _moment(base["lists"]["as_of"])
         if why is None and not listed_later and (as_of, snapshot) == (_moment(base["as_of"]), base["lake_snapshot"]):
             return _nothing(base)
-        return _plan(
-            settings,
-            connection,
-            "update",
-            as_of,
-            snapshot,
-            None if why else base,
-            why,
-            relist="all" if listed_later else "touched",
-            line=line,
-            challenger=base["challenger"],
-        )
+        relist, challenger = "all" if listed_later else "touched", base["challenger"]
+        return _go_on(settings, connection, "update", as_of, snapshot, base, why, relist=relist, challenger=challenger)
 
 
 def _base(settings: Settings) -> publications.Manifest | None:
@@ -254,10 +223,37 @@ def _refuse_another_encoder(settings: Settings, publication: publications.Manife
         )
 
 
-def _nothing(base: publications.Manifest) -> dict[str, Any]:
+def _nothing(base: publications.Manifest, reason: str | None = None) -> dict[str, Any]:
     """The plan where there is nothing to do."""
-    reason = f"nothing changed since publication {base['id']}"
-    return {"candidate": None, "reason": reason, "publication": base["id"]}
+    why = reason or f"nothing changed since publication {base['id']}"
+    return {"candidate": None, "reason": why, "publication": base["id"]}
+
+
+def _go_on(
+    settings: Settings,
+    connection: duckdb.DuckDBPyConnection,
+    kind: str,
+    as_of: datetime,
+    snapshot: int,
+    base: publications.Manifest | None,
+    why_full: str | None,
+    *,
+    relist: str,
+    challenger: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Plan to go on with the base's line: from the base itself, unless something says why it cannot be built on."""
+    return _plan(
+        settings,
+        connection,
+        kind,
+        as_of,
+        snapshot,
+        None if why_full else base,
+        why_full,
+        relist=relist,
+        line=_line(base),
+        challenger=challenger,
+    )
 
 
 def _gated(settings: Settings) -> int:
@@ -413,18 +409,10 @@ def _user_counts(
     touched: list[str],
 ) -> dict[str, int]:
     """How many users there are, and how many with a history: counted, or the base's and what the touched ones change."""
-    asked = None if base is None else touched
-
-    def counted(snapshot: int, as_of: datetime) -> dict[str, int]:
-        return {
-            "total": len(behaviour.users(connection, snapshot, as_of, asked)),
-            "with_history": behaviour.n_active_users(connection, snapshot, as_of, asked),
-        }
-
-    now = counted(snapshot, as_of)
     if base is None:
-        return now
-    before = counted(base["lake_snapshot"], _moment(base["as_of"]))
+        return behaviour.user_counts(connection, snapshot, as_of)
+    now = behaviour.user_counts(connection, snapshot, as_of, touched)
+    before = behaviour.user_counts(connection, base["lake_snapshot"], _moment(base["as_of"]), touched)
     return {name: int(base["run"]["users"][name]) + now[name] - before[name] for name in now}
 
 

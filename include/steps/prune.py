@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from include.columns import VectorTable
@@ -178,11 +179,7 @@ def _let_versions_go(settings: Settings, named: list[publications.Manifest], age
 
 def _let_artefacts_go(settings: Settings, entries: list[dict[str, Any]], age: timedelta) -> int:
     wanted = {name for entry in entries for name in entry.get("artefacts", {}).values()}
-    gone = [name for name in artefacts.names(settings) if name not in wanted]
-    gone = [name for name in gone if maintenance.age(settings.artefacts / name) >= age]
-    for name in gone:
-        maintenance.delete(settings.artefacts / name)
-    return len(gone)
+    return _delete_old([settings.artefacts / name for name in artefacts.names(settings) if name not in wanted], age)
 
 
 def _let_texts_go(settings: Settings, entries: list[dict[str, Any]], age: timedelta) -> int:
@@ -200,8 +197,12 @@ def _let_texts_go(settings: Settings, entries: list[dict[str, Any]], age: timede
 
 def _let_popularity_go(settings: Settings, entries: list[dict[str, Any]], age: timedelta) -> int:
     wanted = {entry["lists"]["lake_snapshot"] for entry in entries if entry}
-    gone = [file for file, snapshot in popularity.kept(settings) if snapshot not in wanted]
-    gone = [file for file in gone if maintenance.age(file) >= age]
-    for file in gone:
-        maintenance.delete(file)
-    return len(gone)
+    return _delete_old([file for file, snapshot in popularity.kept(settings) if snapshot not in wanted], age)
+
+
+def _delete_old(paths: list[Path], age: timedelta) -> int:
+    """Delete those of an age; returns their number."""
+    old = [path for path in paths if maintenance.age(path) >= age]
+    for path in old:
+        maintenance.delete(path)
+    return len(old)

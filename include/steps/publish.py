@@ -80,8 +80,10 @@ def _summary(manifest: publications.Manifest, serves: bool) -> dict[str, Any]:
 def _serves(settings: Settings, manifest: publications.Manifest, asked: bool | None) -> bool:
     """Whether a publication is to serve, as far as somebody asked for it or against it."""
     serving = publications.serving_id(settings)
-    if serving is None or asked is False:
-        return asked is not False
+    if asked is False:
+        return False
+    if serving is None:
+        return True
     if publications.line_of(manifest) != publications.serving_line(settings):
         log.warning("another line serves (%s): approve this one, or roll back to it", serving)
         return False

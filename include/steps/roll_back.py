@@ -48,7 +48,7 @@ def roll_back(settings: Settings, publication: str | None = None, reason: str | 
     """
     with writing(settings):
         chosen = choose_publication(settings, publication)
-        why = f"rolled back from {chosen['from']}" + (f": {reason.strip()}" if reason and reason.strip() else "")
+        why = publications.because(f"rolled back from {chosen['from']}", reason)
         change = publications.serve(settings, chosen["to"], why, pin=True)
     return {**change, "pinned": True}
 

@@ -55,7 +55,7 @@ def _description(settings: Settings, state: dict[str, Any], kind: str) -> dict[s
 def _train_text_mean(settings: Settings, state: dict[str, Any]) -> str:
     with lake.connect(settings) as connection:
         items = behaviour.items(connection, state["lake_snapshot"], datetime.fromisoformat(state["as_of"]))
-    hashes, found = item_text_vectors(settings.with_encoder(state.get("encoder")), state["encoder_id"], items)
+    hashes, found = item_text_vectors(settings, state, items)
     described = np.array([name is not None for name in hashes], dtype=bool)
     mean = found[described].mean(axis=0, dtype=np.float64) if described.any() else np.zeros(found.shape[1])
     description = {**_description(settings, state, TEXT_MEAN), "items": int(described.sum())}

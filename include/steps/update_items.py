@@ -75,7 +75,7 @@ def item_rows(settings: Settings, state: dict[str, Any], snapshot: int, as_of: s
     """Vectors of the items, or of those named, by what describes them as of T, with the state's encoder and artefacts."""
     with lake.connect(settings) as connection:
         items = behaviour.items(connection, snapshot, datetime.fromisoformat(as_of), only)
-    hashes, raw = item_text_vectors(settings.with_encoder(state.get("encoder")), state["encoder_id"], items)
+    hashes, raw = item_text_vectors(settings, state, items)
     mean = text_mean(settings, state)
     described = np.array([name is not None for name in hashes], dtype=bool)
     text = np.where(described[:, None], unit(raw - mean), np.float32(0))

@@ -132,37 +132,41 @@ def users(
     connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, only: list[str] | None = None
 ) -> list[str]:
     """Every user known as of T, with a history or without, or those of the named ones who are; sorted."""
-    described = "described AND (created_at IS NULL OR created_at < $as_of)"
-    return _user_ids(connection, snapshot, as_of, only, (Mart.USERS, described), *ACTIVE)
+    found = _known_users(connection, "SELECT user_id FROM known ORDER BY user_id", snapshot, as_of, only)
+    return [row[0] for row in found.fetchall()]
 
 
-def n_active_users(
+def user_counts(
     connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, only: list[str] | None = None
-) -> int:
-    """How many users, or how many of the named ones, did or wrote something before T."""
-    return len(_user_ids(connection, snapshot, as_of, only, *ACTIVE))
+) -> dict[str, int]:
+    """Of all users, or of the named ones: `total` known as of T, and `with_history`, who did or wrote something before it."""
+    query = "SELECT count(*), count(*) FILTER (active) FROM known"
+    found = _known_users(connection, query, snapshot, as_of, only).fetchone()
+    assert found is not None
+    return dict(zip(("total", "with_history"), found, strict=True))
 
 
-ACTIVE = ((Mart.INTERACTIONS, COUNTS), (Mart.USER_TEXTS, COUNTS))
-
-
-def _user_ids(
-    connection: duckdb.DuckDBPyConnection,
-    snapshot: int,
-    as_of: datetime,
-    only: list[str] | None,
-    *rows: tuple[str, str],
-) -> list[str]:
-    """Users in the rows of some marts; sorted."""
+def _known_users(
+    connection: duckdb.DuckDBPyConnection, query: str, snapshot: int, as_of: datetime, only: list[str] | None
+) -> duckdb.DuckDBPyConnection:
+    """Ask of `known`: a row for each user known as of T, `active` where there is a history."""
     chosen = "" if only is None else "AND user_id IN (SELECT unnest($only::VARCHAR[]))"
-    found = connection.execute(
-        " UNION ".join(
-            f"SELECT user_id FROM {at(mart, snapshot)} WHERE {condition} {chosen}" for mart, condition in rows
+    return connection.execute(
+        f"""
+        WITH known AS (
+            SELECT user_id, bool_or(acts) AS active FROM (
+                SELECT user_id, false AS acts FROM {at(Mart.USERS, snapshot)}
+                WHERE described AND (created_at IS NULL OR created_at < $as_of) {chosen}
+                UNION ALL
+                SELECT user_id, true FROM {at(Mart.INTERACTIONS, snapshot)} WHERE {COUNTS} {chosen}
+                UNION ALL
+                SELECT user_id, true FROM {at(Mart.USER_TEXTS, snapshot)} WHERE {COUNTS} {chosen}
+            ) GROUP BY user_id
         )
-        + " ORDER BY 1",
+        {query}
+        """,
         {"as_of": naive(as_of)} | ({} if only is None else {"only": only}),
     )
-    return [str(name) for name in found.to_arrow_table()["user_id"].to_pylist()]
 
 
 def items_of_users(

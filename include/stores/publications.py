@@ -320,6 +320,12 @@ def serve(settings: Settings, name: str, why: str, *, pin: bool) -> dict[str, An
     return change
 
 
+def because(what: str, reason: str | None) -> str:
+    """What a record says of a decision: what was done, and why, where somebody said so."""
+    said = (reason or "").strip()
+    return f"{what}: {said}" if said else what
+
+
 def unpin(settings: Settings) -> None:
     """Let the next publication serve again after a rollback."""
     before = _pointer(settings)
@@ -356,8 +362,9 @@ def served(settings: Settings, line: str) -> bool:
 
 def waiting(settings: Settings) -> set[str]:
     """The lines that were neither approved nor rejected yet."""
+    approved = {change.get("line") for change in changes(settings)}
     lines = {line for line in map(line_of, manifests(settings)) if line is not None}
-    return {line for line in lines if not served(settings, line) and rejection(settings, line) is None}
+    return {line for line in lines - approved if rejection(settings, line) is None}
 
 
 def shadows(settings: Settings) -> list[str]:
