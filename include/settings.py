@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -269,6 +270,8 @@ class Settings(BaseSettings):
     users_per_chunk: int = Field(1024, ge=1, description="Users scored in one matrix product.")
     seed: int = Field(20, description="Seed of everything that draws.")
 
+    _aside: Path | None = PrivateAttr(None)
+
     @field_validator("home", mode="plain")
     @classmethod
     def _home_is_usable(cls, value: Any, info: ValidationInfo) -> Path:
@@ -310,24 +313,43 @@ class Settings(BaseSettings):
         return self.home / "lake"
 
     @property
+    def text_vectors(self) -> Path:
+        return self.home / "cache" / "texts"
+
+    @property
     def vectors(self) -> Path:
-        return self.home / "vectors"
+        return self.written / "vectors"
 
     @property
     def artefacts(self) -> Path:
-        return self.home / "artefacts"
+        return self.written / "artefacts"
 
     @property
     def publications(self) -> Path:
-        return self.home / "publications"
+        return self.written / "publications"
 
     @property
     def cache(self) -> Path:
-        return self.home / "cache"
+        return self.written / "cache"
 
     @property
     def reports(self) -> Path:
-        return self.home / "reports"
+        return self.written / "reports"
+
+    @property
+    def written(self) -> Path:
+        """Where runs write: the home, or the folder beside it."""
+        return self._aside or self.home
+
+    def beside(self, folder: Path | None) -> "Settings":
+        """The same settings for a home beside this one, in a local folder; None stands for the home itself.
+
+        It reads the home's lake and shares its text vectors, so that nothing is embedded twice. All else that runs write goes
+        into the folder, under a lock of its own.
+        """
+        changed = self.model_copy()
+        changed._aside = folder
+        return changed
 
     def with_encoder(self, named: dict[str, Any] | None) -> "Settings":
         """The same settings with the encoder that a manifest names; None (a manifest of an earlier Tidemark) changes nothing."""

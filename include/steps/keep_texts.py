@@ -26,7 +26,7 @@ def keep_texts(settings: Settings, candidate: str) -> dict[str, Any]:
     seconds = 0.0
     with timed(settings, candidate, "keep_texts"):
         for part, rows, took in parts.read(settings, candidate, planned, text_inputs(state)):
-            with writing(settings):
+            with writing(settings.beside(None)):
                 found = vectors.vector_array(rows["vector"])
                 vectors.keep_texts(settings, state["encoder_id"], list(part.keys), found)
             seconds += took

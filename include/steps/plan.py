@@ -89,25 +89,28 @@ def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_
         return _go_on(settings, connection, "recommend", chosen, snapshot, base, why, relist="all")
 
 
-def plan_rebuild(settings: Settings, as_of: datetime | None = None, publication: str | None = None) -> dict[str, Any]:
+def plan_rebuild(
+    settings: Settings, as_of: datetime | None = None, publication: str | None = None, *, snapshot: int | None = None
+) -> dict[str, Any]:
     """Plan to compute every vector and list from nothing.
 
     Args:
         settings: all settings.
         as_of: T; by default the publication's, else the end of the last gated arrival hour of events.
         publication: take the snapshot, the encoder, the artefacts and the totals' T from this one.
+        snapshot: without a publication, the gated snapshot to read; by default the newest.
     """
     source = publications.manifest(settings, publication) if publication else None
-    snapshot = source["lake_snapshot"] if source else _gated(settings)
+    if source or snapshot is None:
+        snapshot = source["lake_snapshot"] if source else _gated(settings)
     if source:
         settings = settings.with_encoder(source.get("encoder"))
         _refuse_another_encoder(settings, source)
     line = _line(source or _base(settings))
     with lake.connect(settings) as connection:
         if not behaviour.has_snapshot(connection, snapshot):
-            raise BadInput(
-                f"lake snapshot {snapshot} of publication {publication} is no longer kept: it cannot be rebuilt"
-            )
+            whose = f" of publication {publication}" if publication else ""
+            raise BadInput(f"lake snapshot {snapshot}{whose} is no longer kept: it cannot be rebuilt")
         chosen = as_of or (_moment(source["as_of"]) if source else behaviour.default_as_of(connection, snapshot))
         return _plan(
             settings,

@@ -58,7 +58,7 @@ def _known(settings: Settings, encoder_id: str) -> set[str]:
                     continue
                 hashes = new["text_hash"].to_pylist()
                 log.info("keeping %d texts that candidate %s had embedded", len(hashes), candidate)
-                with writing(settings):
+                with writing(settings.beside(None)):
                     vectors.keep_texts(settings, encoder_id, hashes, vectors.vector_array(new["vector"]))
                 known |= set(hashes)
     return known

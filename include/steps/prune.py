@@ -189,7 +189,7 @@ def _let_texts_go(settings: Settings, entries: list[dict[str, Any]], age: timede
     for encoder_id in vectors.text_encoders(settings):
         if encoder_id in wanted:
             vectors.tidy_texts(settings, encoder_id, age)
-        elif maintenance.age(settings.cache / "texts" / encoder_id) >= age:
+        elif maintenance.age(settings.text_vectors / encoder_id) >= age:
             vectors.drop_texts(settings, encoder_id)
             count += 1
     return count

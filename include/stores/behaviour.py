@@ -236,6 +236,20 @@ def interactions(
     )
 
 
+def used_in_window(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, start: datetime, end: datetime
+) -> list[tuple[str, str]]:
+    """Distinct pairs of user and item with an interaction of some weight in [start, end) that counts as of its end; sorted."""
+    return connection.execute(
+        f"""
+        SELECT DISTINCT user_id, item_id FROM {at(Mart.INTERACTIONS, snapshot)}
+        WHERE event_ts >= $start AND {COUNTS} AND weight > 0
+        ORDER BY user_id, item_id
+        """,
+        {"start": naive(start), "as_of": naive(end)},
+    ).fetchall()
+
+
 def user_texts(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, user_ids: list[str]) -> UserTexts:
     """Everything that the named users wrote before T, in one fixed order."""
     connection.register("asked_users", _positions("user_id", user_ids))

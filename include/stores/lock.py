@@ -1,6 +1,6 @@
 """The one writer's lock of a home: DAG tasks and the command line take the same.
 
-A file lock, or an advisory lock where the lake's catalogue is in Postgres.
+A file lock, or an advisory lock where the lake's catalogue is in Postgres. A home beside another has a file lock of its own.
 """
 
 import logging
@@ -24,19 +24,19 @@ def writing(settings: Settings) -> Iterator[Callable[[], None]]:
     Raises:
         TidemarkError: the lock was lost before the end (only a lock in Postgres can be).
     """
-    if settings.lake_catalogue is not None:
+    if settings.lake_catalogue is not None and settings.written == settings.home:
         # psycopg2 is loaded only where it is needed.
         from include.stores import postgres
 
         with postgres.writing(settings) as confirm:
             yield confirm
         return
-    settings.home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(settings.home / ".writer.lock")
+    settings.written.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(settings.written / ".writer.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log.warning("another writer is at work in %s; waiting for it to end", settings.home)
+        log.warning("another writer is at work in %s; waiting for it to end", settings.written)
         lock.acquire()
     try:
         yield lambda: None

@@ -350,7 +350,7 @@ def drop_table(settings: Settings, encoder_id: str, name: str) -> None:
 
 
 def _text_home(settings: Settings, encoder_id: str) -> Path:
-    return settings.cache / "texts" / encoder_id
+    return settings.text_vectors / encoder_id
 
 
 def known_texts(settings: Settings, encoder_id: str) -> set[str]:
@@ -394,7 +394,7 @@ def text_vectors(settings: Settings, encoder_id: str, hashes: Sequence[str], dim
 
 def text_encoders(settings: Settings) -> list[str]:
     """Ids of the encoders of which text vectors are kept."""
-    return sorted(path.name for path in (settings.cache / "texts").glob("*") if path.is_dir())
+    return sorted(path.name for path in settings.text_vectors.glob("*") if path.is_dir())
 
 
 def tidy_texts(settings: Settings, encoder_id: str, age: timedelta) -> None:

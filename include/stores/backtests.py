@@ -1,0 +1,73 @@
+"""The files of backtests: what each cut found, the results, and the scratch folders of homes beside the home."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from include.settings import Settings
+from include.stores import files
+
+FOLDER = "backtests"
+
+
+def _scratch(settings: Settings) -> Path:
+    return settings.work / FOLDER
+
+
+@contextmanager
+def scratch(settings: Settings) -> Iterator[Path]:
+    """A local folder for a home beside this one; it is gone afterwards."""
+    folder = _scratch(settings) / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def scratch_folders(settings: Settings) -> list[Path]:
+    """Those that are there: of backtests under way, or that were killed."""
+    return sorted(_scratch(settings).glob("*"))
+
+
+def folder(settings: Settings, name: str) -> Path:
+    """Where the results of a backtest are that named no folder."""
+    return settings.reports / FOLDER / name
+
+
+def _cut(out: Path, cut: str) -> Path:
+    return out / "cuts" / "".join(char for char in cut if char.isalnum())
+
+
+def write_cut(out: Path, cut: str, facts: dict[str, Any], tables: dict[str, pa.Table]) -> None:
+    """Keep what one cut found until the results are made."""
+    for name, table in tables.items():
+        files.write_table(_cut(out, cut) / f"{name}.arrow", table)
+    files.write_json(_cut(out, cut) / "facts.json", facts)
+
+
+def read_cut(out: Path, cut: str) -> dict[str, Any]:
+    """The facts of a cut."""
+    return dict(json.loads((_cut(out, cut) / "facts.json").read_text("utf-8")))
+
+
+def read_table(out: Path, cut: str, name: str) -> pa.Table:
+    """A table of a cut."""
+    return files.read_table(_cut(out, cut) / f"{name}.arrow")
+
+
+def write_results(out: Path, recommendations: pa.Table, metrics: dict[str, Any], page: str) -> None:
+    """Write the results, each file whole, and drop what the cuts had left for them. Equal rows give equal bytes."""
+    content = pa.BufferOutputStream()
+    pq.write_table(recommendations, content, compression="zstd", row_group_size=65536)
+    files.write(out / "recommendations.parquet", content.getvalue())
+    files.write_json(out / "metrics.json", metrics)
+    files.write(out / "report.html", page.encode("utf-8"))
+    files.remove_folder(out / "cuts")
