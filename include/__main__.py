@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from getpass import getuser
 from pathlib import Path
@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from include.durations import duration
 from include.errors import BadInput, GateFailed, TidemarkError
 from include.readable import readable
 from include.settings import Settings, load
@@ -66,14 +67,6 @@ def home() -> Settings:
     from include.steps.migrate import opened
 
     return opened(load())
-
-
-def duration(text: str) -> timedelta:
-    """A span of days or hours as people write it: 7d, 12h."""
-    number, unit = text[:-1], text[-1:]
-    if not number.isdecimal() or int(number) == 0 or int(number) > 100_000 or unit not in ("d", "h"):
-        raise BadInput(f"{text!r} is not a span: write days or hours, for example 7d or 12h")
-    return timedelta(days=int(number)) if unit == "d" else timedelta(hours=int(number))
 
 
 def printed(content: Any) -> None:
@@ -517,6 +510,86 @@ def export(
     from include.steps.export import export as step
 
     printed(step(home(), what.value, out, publication))
+
+
+@app.command()
+def backtest(
+    every: Annotated[str, typer.Option(metavar="7d|12h", help="From one cut to the next, and the window behind each.")],
+    cuts: Annotated[int, typer.Option(min=1, max=1000, help="How many cuts.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the results.")],
+    k: Annotated[int, typer.Option(min=1, max=1000, help="Items in a list.")] = 10,
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B", help="By default the product and every peer that fits the surface.")
+    ] = None,
+    surface: Annotated[str, typer.Option(help="Whose policy holds.")] = "home",
+    until: Annotated[
+        str | None, typer.Option(metavar="T", help="The end of the last window; by default where the data end.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything that draws.")] = None,
+) -> None:
+    """Recommend as of cuts in the past, compare with what users then did, and with strong simple peers.
+
+    Example: python -m include backtest --every 7d --cuts 4 --k 10 --out backtest
+    """
+    from tqdm import tqdm
+
+    from include.steps.backtest import backtest_cut, plan_backtest
+    from include.steps.report_backtest import report_backtest
+
+    settings = home()
+    named = [name.strip() for name in (methods or "").split(",") if name.strip()]
+    plan = plan_backtest(
+        settings, every=every, cuts=cuts, k=k, surface=surface, methods=named, until=moment(until), seed=seed, out=out
+    )
+    logging.getLogger("include").setLevel(logging.WARNING)  # the bar says how far it is
+    with tqdm(total=len(plan["cuts"]) * len(plan["methods"]), unit="list", desc="backtest") as bar:
+        for cut in plan["cuts"]:
+
+            def progress(method: str, cut: str = cut) -> None:
+                bar.set_description(f"as of {cut[:16]}: {method}")
+                bar.update()
+
+            backtest_cut(settings, plan, cut, progress)
+    _show_backtest(report_backtest(settings, plan))
+
+
+def _show_backtest(found: dict[str, Any]) -> None:
+    from include.steps.report_backtest import ranked
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    k = found["backtest"]["k"]
+    table = Table(
+        "method", f"NDCG@{k}", "recall", "hit rate", "MRR", "NDCG, cold", "coverage", "novelty", "of best peer"
+    )
+    for name, method in ranked(found):
+        ratio = found["against_best_peer"].get(name)
+        table.add_row(
+            name,
+            *(number(method[metric]) for metric in ("ndcg", "recall", "hit_rate", "mrr")),
+            number(method["cold_items"]["ndcg"]),
+            *(number(method[what]) for what in ("coverage", "novelty")),
+            "" if ratio is None else _interval(ratio),
+        )
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    counts = found["counts"]
+    CONSOLE.print(f"{counts['pairs']:,} pairs of {counts['users']:,} users and {len(found['cuts'])} cuts")
+    for name, why in found["refused"].items():
+        CONSOLE.print(f"left out: {name}: {why}")
+    for failed in found["failed_gates"]:
+        CONSOLE.print(f"a gate failed as of {failed['cut']}: {readable(failed['gate'], 200)}")
+    if found["best_peer"] is not None:
+        CONSOLE.print(f"best peer: {found['best_peer']}")
+    if found["ratio"] is not None:
+        CONSOLE.print(f"tidemark / {found['best_peer']}: {_interval(found['ratio'])}, 95 % by drawing users")
+    CONSOLE.print(f"written: {found['out']}")
+
+
+def _interval(ratio: dict[str, float | None]) -> str:
+    if ratio["ratio"] is None:
+        return "-"
+    return f"{ratio['ratio']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
 
 
 @app.command()

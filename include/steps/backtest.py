@@ -1,0 +1,453 @@
+"""The backtest: what would have been recommended at cuts in the past, and what users then did.
+
+`recommend_as_of` sees what was known at a cut and nothing else; the window behind the cut says only whom to ask for and what
+was right. It reads through `include.stores.behaviour`, as all of the product does.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from include.columns import VectorTable
+from include.durations import duration
+from include.errors import BadInput, GateFailed
+from include.models import metrics, peers
+from include.models.peers import PEERS, History
+from include.settings import Settings, Surface
+from include.steps.chain import STEPS
+from include.steps.plan import plan_rebuild
+from include.stores import backtests, behaviour, lake, publications, vectors
+
+log = logging.getLogger(__name__)
+
+Plan = dict[str, Any]
+Progress = Callable[[str], None]
+
+PRODUCT, VECTORS = "tidemark", "tidemark_vectors"
+METHODS = (PRODUCT, VECTORS, *PEERS)
+REPEATS = "own_frequency"
+"""A peer for surfaces that show what users had already; elsewhere nothing of its own would be left."""
+COLD = 5
+"""Items with fewer interactions than this before a cut are cold."""
+DAY = np.timedelta64(1, "D") / np.timedelta64(1, "us")
+LISTS = pa.schema(
+    [
+        ("method", pa.string()),
+        ("user_id", pa.string()),
+        ("rank", pa.int32()),
+        ("item_id", pa.string()),
+        ("score", pa.float64()),
+    ]
+)
+
+
+def plan_backtest(
+    settings: Settings,
+    *,
+    every: str,
+    cuts: int,
+    k: int = 10,
+    surface: str = "home",
+    methods: Sequence[str] = (),
+    until: datetime | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+) -> Plan:
+    """Fix the snapshot, the cuts and the methods of a backtest.
+
+    Args:
+        settings: all settings.
+        every: the length of a window, and the distance of cuts, such as `7d` or `12h`.
+        cuts: how many.
+        k: the length of a list.
+        surface: whose policy holds.
+        methods: by default all that make sense for the surface.
+        until: the end of the last window; by default the end of the last gated arrival hour of events.
+        seed: of everything that draws; by default that of the settings.
+        out: the folder of the results; by default one in the home's reports.
+
+    Raises:
+        BadInput: a span, method or surface is none, nothing is gated yet, or the data do not reach back that far.
+    """
+    span = duration(every)
+    unknown = sorted(set(methods) - set(METHODS))
+    if unknown:
+        raise BadInput(f"unknown method {unknown[0]!r}: choose from {', '.join(METHODS)}")
+    policy = _surface(settings, surface)
+    if out is not None and out.exists() and not out.is_dir():
+        raise BadInput(f"--out {out}: is a file; name a folder")
+    snapshot = lake.gated_snapshot(settings)
+    if snapshot is None:
+        raise BadInput(
+            f"no snapshot of the lake in {settings.home} has passed the gate yet: run `python -m include clean`"
+        )
+    with lake.connect(settings) as connection:
+        newest, first = behaviour.default_as_of(connection, snapshot), behaviour.first_event(connection, snapshot)
+    end = until or newest
+    if end > newest:
+        raise BadInput(f"the data end at {newest.isoformat()}: no window can end at {end.isoformat()}")
+    fit = 0 if first is None else max(0, -((first - end) // span) - 1)
+    if cuts > fit:
+        raise BadInput(
+            f"{cuts} cuts every {every} reach back to before the first interaction "
+            f"({'there is none' if first is None else first.isoformat()}): at most {fit} fit before {end.isoformat()}"
+        )
+    chosen = [name for name in METHODS if name in methods] or [
+        name for name in METHODS if policy.show_seen or name != REPEATS
+    ]
+    return {
+        "lake_snapshot": snapshot,
+        "as_of": end.isoformat(),
+        "every": every,
+        "cuts": [(end - span * number).isoformat() for number in range(cuts, 0, -1)],
+        "k": k,
+        "surface": surface,
+        "show_seen": policy.show_seen,
+        "methods": chosen,
+        "seed": settings.seed if seed is None else seed,
+        "out": None if out is None else str(out),
+        "name": publications.new_name(),
+    }
+
+
+def out_folder(settings: Settings, plan: Plan) -> Path:
+    """Where the results go."""
+    return backtests.folder(settings, plan["name"]) if plan["out"] is None else Path(plan["out"])
+
+
+def product_settings(settings: Settings, plan: Plan, folder: Path) -> Settings:
+    """The settings that the product's own steps run with at a cut: those of the home, beside it, for one surface."""
+    surface = _surface(settings, plan["surface"])
+    listed = surface.model_copy(update={"length": max(surface.length, plan["k"])})
+    return settings.model_copy(update={"surfaces": (listed,), "shards": 1}).beside(folder)
+
+
+def backtest_cut(settings: Settings, plan: Plan, cut: str, progress: Progress = lambda _: None) -> dict[str, Any]:
+    """Recommend as of one cut with every method, look at what users did in the window behind it, and keep both.
+
+    Args:
+        settings: all settings.
+        plan: what `plan_backtest` gave.
+        cut: one of its cuts.
+        progress: told the name of each method when it is done.
+
+    Returns:
+        The facts of the cut: counts of pairs and targets, the peers' settings, what was refused, gates that failed.
+    """
+    known = _known(settings, plan, datetime.fromisoformat(cut))
+    window = _window(settings, plan, known)
+    lists, facts = recommend_as_of(settings, plan, cut, window.users, progress)
+    pairs, of_lists = _judge(plan, known, window, lists)
+    facts = {"cut": cut, **window.counts, **facts, **of_lists}
+    backtests.write_cut(out_folder(settings, plan), cut, facts, {"recommendations": lists, "pairs": pairs})
+    return facts
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known as of a cut: users and items by id, and who did what."""
+
+    cut: datetime
+    users: list[str]
+    items: list[str]
+    available: NDArray[np.bool_]
+    history: History
+    counts: NDArray[np.int64]
+    """(items,) interactions of each."""
+    lengths: NDArray[np.int64]
+    """(users,) interactions of each."""
+    had: csr_array
+    """(users, items): what each user did anything with."""
+
+    def rows(self, users: Sequence[str]) -> NDArray[np.int64]:
+        """Positions of some users."""
+        place = {user: row for row, user in enumerate(self.users)}
+        return np.array([place[user] for user in users], dtype=np.int64)
+
+
+def _surface(settings: Settings, name: str) -> Surface:
+    found = {surface.name: surface for surface in settings.surfaces}
+    if name not in found:
+        raise BadInput(f"there is no surface {name!r}: choose from {', '.join(found)}")
+    return found[name]
+
+
+def _known(settings: Settings, plan: Plan, cut: datetime) -> Known:
+    snapshot = plan["lake_snapshot"]
+    with lake.connect(settings) as connection:
+        if not behaviour.has_snapshot(connection, snapshot):
+            raise BadInput(f"lake snapshot {snapshot} is no longer kept: start the backtest again")
+        users = behaviour.users(connection, snapshot, cut)
+        items = behaviour.items(connection, snapshot, cut)
+        ids = items["item_id"].to_pylist()
+        done = behaviour.interactions(connection, snapshot, cut, users, ids)
+    shape = (len(users), len(ids))
+    age = (np.datetime64(behaviour.naive(cut), "us") - done.event_ts).astype(np.float64) / DAY
+    there = done.item >= 0
+    likes = there & (done.weight > 0)
+    return Known(
+        cut=cut,
+        users=users,
+        items=ids,
+        available=np.array(items["available"].to_pylist(), dtype=bool),
+        history=History(done.user[likes], done.item[likes], age[likes], shape),
+        counts=np.bincount(done.item[there], minlength=len(ids)),
+        lengths=np.bincount(done.user, minlength=len(users)),
+        had=History(done.user[there], done.item[there], age[there], shape).marks,
+    )
+
+
+@dataclass(frozen=True)
+class Window:
+    """What users with a history did in the window behind a cut: `targets` is a row for each of `users`."""
+
+    users: list[str]
+    targets: csr_array
+    counts: dict[str, int]
+
+
+def _window(settings: Settings, plan: Plan, known: Known) -> Window:
+    """Whom to recommend to as of a cut, and what they then did with items that were known."""
+    with lake.connect(settings) as connection:
+        end = known.cut + duration(plan["every"])
+        used = behaviour.used_in_window(connection, plan["lake_snapshot"], known.cut, end)
+    row = {user: number for number, user in enumerate(known.users) if known.lengths[number]}
+    column = {item: number for number, item in enumerate(known.items)}
+    of_known = [(row[user], item) for user, item in used if user in row]
+    released = [item for _, item in of_known if item not in column]
+    users = np.array([user for user, item in of_known if item in column], dtype=np.int64)
+    items = np.array([column[item] for _, item in of_known if item in column], dtype=np.int64)
+    targets = csr_array((np.ones(len(users)), (users, items)), shape=known.had.shape)
+    if not plan["show_seen"]:
+        targets = csr_array(targets - targets.multiply(known.had))
+        targets.eliminate_zeros()
+    targets.sort_indices()
+    asked = np.flatnonzero(np.diff(targets.indptr))
+    return Window(
+        users=[known.users[number] for number in asked],
+        targets=targets[asked],
+        counts={
+            "pairs": len(asked),
+            "targets": int(targets.nnz),
+            "users_in_window": len({user for user, _ in used}),
+            "users_without_history": len({user for user, _ in used if user not in row}),
+            "users_without_target": len({user for user, _ in of_known}) - len(asked),
+            "items_released_in_window": len(set(released)),
+            "targets_released_in_window": len(released),
+        },
+    )
+
+
+def recommend_as_of(
+    settings: Settings, plan: Plan, cut: str, users: list[str], progress: Progress = lambda _: None
+) -> tuple[pa.Table, dict[str, Any]]:
+    """What every method recommends to some users as of a cut.
+
+    Args:
+        settings: all settings.
+        plan: what `plan_backtest` gave; of its cuts nothing is looked at.
+        cut: T.
+        users: sorted ids, known as of the cut.
+        progress: told the name of each method when it is done.
+
+    Returns:
+        Rows of `LISTS`, sorted by method (in the plan's order), user and rank; and `settings` of each peer, `choice_pairs`
+        they were chosen by, `refused` methods with the reason, and `gates` of the product that failed.
+    """
+    known = _known(settings, plan, datetime.fromisoformat(cut))
+    lists: dict[str, pa.Table] = {}
+    facts: dict[str, Any] = {"settings": {}, "choice_pairs": 0, "refused": {}, "gates": []}
+    if {PRODUCT, VECTORS} & set(plan["methods"]):
+        with backtests.scratch(settings) as folder:
+            product, state = _run_product(product_settings(settings, plan, folder), plan, known.cut, facts)
+            if PRODUCT in plan["methods"]:
+                lists[PRODUCT] = _product_lists(product, plan, state, users)
+                progress(PRODUCT)
+            if VECTORS in plan["methods"]:
+                lists[VECTORS] = _lists(
+                    plan, known, users, _vector_scores(product, state, known), product.users_per_chunk
+                )
+                progress(VECTORS)
+    others = [name for name in plan["methods"] if name in PEERS]
+    if others:
+        earlier = _known(settings, plan, known.cut - duration(plan["every"]))
+        choice = _window(settings, plan, earlier)
+        facts["choice_pairs"] = len(choice.users)
+    for name in others:
+        if name == REPEATS and not plan["show_seen"]:
+            facts["refused"][name] = f"the surface {plan['surface']} shows nothing that a user had already"
+        else:
+            try:
+                setting = _choose(settings, plan, name, earlier, choice)
+                scores = PEERS[name].chosen(known.history, setting, plan["seed"])
+                lists[name] = _lists(plan, known, users, scores, settings.users_per_chunk)
+                facts["settings"][name] = setting
+            except peers.CannotFit as reason:
+                facts["refused"][name] = str(reason)
+        progress(name)
+    tables = [
+        lists[name].add_column(0, "method", pa.array([name] * lists[name].num_rows, pa.string()))
+        for name in plan["methods"]
+        if name in lists
+    ]
+    return pa.concat_tables([LISTS.empty_table(), *tables]), facts
+
+
+def _run_product(
+    product: Settings, plan: Plan, cut: datetime, facts: dict[str, Any]
+) -> tuple[Settings, dict[str, Any]]:
+    """Take the product's own steps from nothing to lists as of a cut; a gate that fails is noted and stops nothing."""
+    candidate = plan_rebuild(product, cut, snapshot=plan["lake_snapshot"])["candidate"]
+    for step in STEPS:
+        try:
+            step(product, candidate)
+        except GateFailed as failed:
+            log.warning("as of %s: %s", cut.isoformat(), failed)
+            facts["gates"].append(str(failed))
+    return product, publications.candidate(product, candidate)
+
+
+def _product_lists(product: Settings, plan: Plan, state: dict[str, Any], users: list[str]) -> pa.Table:
+    """The beginnings of the lists that the product keeps."""
+    name = VectorTable.recommendations(plan["surface"])
+    rows = vectors.read(
+        product,
+        state["encoder_id"],
+        name,
+        state["tables"][name]["version"],
+        columns=["user_id", "items", "scores"],
+        keys=users,
+    )
+    found = [
+        (row["user_id"], rank, item, score)
+        for row in rows.to_pylist()
+        for rank, (item, score) in enumerate(zip(row["items"][: plan["k"]], row["scores"], strict=False), start=1)
+    ]
+    columns = list(zip(*found, strict=True)) or [()] * 4
+    schema = LISTS.remove(0)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+def _vector_scores(product: Settings, state: dict[str, Any], known: Known) -> peers.Scores:
+    """The product of a user's behavioural vector and an item's: u·p alone."""
+
+    def read(name: str, key: str, column: str, wanted: list[str]) -> NDArray[np.float64]:
+        version = state["tables"][name]["version"]
+        rows = vectors.read(product, state["encoder_id"], name, version, columns=[key, column])
+        own = vectors.vector_array(rows[column])
+        place = {value: row for row, value in enumerate(rows[key].to_pylist())}
+        found = np.zeros((len(wanted), own.shape[1]))
+        there = [row for row, value in enumerate(wanted) if value in place]
+        found[there] = own[[place[wanted[row]] for row in there]]
+        return found
+
+    of_users = read(VectorTable.USERS, "user_id", "behaviour", known.users)
+    of_items = read(VectorTable.ITEMS, "item_id", "right", known.items)
+    return lambda rows: of_users[rows] @ of_items.T
+
+
+def _choose(settings: Settings, plan: Plan, name: str, earlier: Known, choice: Window) -> peers.Setting:
+    """The setting of a peer's grid that was best in the window before the cut; the first one where there is no pair in it."""
+    peer = PEERS[name]
+    if not choice.users:
+        return peer.default
+    rows = earlier.rows(choice.users)
+    best, best_setting = -1.0, peer.default
+    for fit in peer.fits:
+        for setting, scores in peer.fitted(earlier.history, fit, plan["seed"]):
+            listed, _ = _best(plan, earlier, rows, scores, settings.users_per_chunk)
+            hits = _hits(choice.targets, listed)
+            value = float(metrics.ndcg(hits, np.diff(choice.targets.indptr)).mean())
+            if value > best:
+                best, best_setting = value, setting
+    return best_setting
+
+
+def _best(
+    plan: Plan, known: Known, rows: NDArray[np.int64], scores: peers.Scores, chunk: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    excluded = None if plan["show_seen"] else known.had
+    return peers.recommend(scores, rows, excluded, known.available, plan["k"], chunk)
+
+
+def _lists(plan: Plan, known: Known, users: list[str], scores: peers.Scores, chunk: int) -> pa.Table:
+    """The best items of some users as rows."""
+    found, values = _best(plan, known, known.rows(users), scores, chunk)
+    row, rank = np.nonzero(found >= 0)
+    names = pa.array(known.items, pa.string())
+    return pa.table(
+        [
+            pa.array(users, pa.string()).take(pa.array(row)),
+            pa.array(rank + 1, pa.int32()),
+            names.take(pa.array(found[row, rank])),
+            pa.array(values[row, rank]),
+        ],
+        schema=LISTS.remove(0),
+    )
+
+
+def _hits(targets: csr_array, listed: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n, k): whether each listed item is a target of its row; -1 is none."""
+    items = targets.shape[1]
+    wanted = np.repeat(np.arange(targets.shape[0]), np.diff(targets.indptr)) * items + targets.indices
+    asked = np.arange(len(listed))[:, None] * items + listed
+    return np.isin(asked, wanted) & (listed >= 0)
+
+
+def _judge(plan: Plan, known: Known, window: Window, lists: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
+    """Metrics of each pair and method, and coverage and novelty of each method's lists."""
+    row = {user: number for number, user in enumerate(window.users)}
+    column = {item: number for number, item in enumerate(known.items)}
+    cold = csr_array(window.targets.multiply((known.counts < COLD)[None, :]))
+    cold.eliminate_zeros()
+    some = np.flatnonzero(np.diff(cold.indptr))
+    eligible = int(known.available.sum())
+    facts: dict[str, Any] = {"eligible_items": eligible, "coverage": {}, "novelty": {}}
+    tables = []
+    for method in plan["methods"]:
+        own = lists.filter(pc.equal(lists["method"], method))
+        if own.num_rows == 0:
+            continue
+        listed = np.full((len(row), plan["k"]), -1, dtype=np.int64)
+        users = [row[user] for user in own["user_id"].to_pylist()]
+        listed[users, own["rank"].to_numpy() - 1] = [column[item] for item in own["item_id"].to_pylist()]
+        values = _metrics(window.targets, listed)
+        of_cold = _metrics(cold[some], listed[some])
+        spread = {name: np.full(len(row), np.nan) for name in of_cold}
+        for name, value in of_cold.items():
+            spread[name][some] = value
+        facts["coverage"][method] = metrics.coverage(listed, eligible)
+        facts["novelty"][method] = metrics.novelty(listed, known.counts)
+        tables.append(
+            pa.table(
+                {
+                    "method": [method] * len(row),
+                    "user_id": window.users,
+                    "n_history": known.lengths[known.rows(window.users)],
+                    **values,
+                    **{f"cold_{name}": value for name, value in spread.items()},
+                }
+            )
+        )
+    return pa.concat_tables(tables) if tables else pa.table({}), facts
+
+
+def _metrics(targets: csr_array, listed: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    hits, count = _hits(targets, listed), np.diff(targets.indptr).astype(np.int64)
+    return {
+        "ndcg": metrics.ndcg(hits, count),
+        "recall": metrics.recall(hits, count),
+        "hit_rate": metrics.hit_rate(hits),
+        "mrr": metrics.mrr(hits),
+    }

@@ -1,0 +1,201 @@
+"""Join what the cuts of a backtest found: recommendations, metrics with intervals, and a page."""
+
+import io
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+import pyarrow as pa
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from include.errors import BadInput
+from include.models import encoder, metrics
+from include.models.peers import PEERS
+from include.settings import Settings
+from include.steps.backtest import LISTS, PRODUCT, Plan, out_folder
+from include.steps.plan import code_version
+from include.stores import backtests
+
+log = logging.getLogger(__name__)
+
+METRICS = ("ndcg", "recall", "hit_rate", "mrr")
+GROUPS = {"1-4": (1, 4), "5-19": (5, 19), "20+": (20, None)}
+"""Users by the length of their history."""
+COUNTS = (
+    "pairs", "targets", "users_in_window", "users_without_history", "users_without_target", "items_released_in_window",
+    "targets_released_in_window",
+)  # fmt: skip
+RESULT = pa.schema([("cut", pa.timestamp("us", tz="UTC")), *LISTS])
+
+
+def report_backtest(settings: Settings, plan: Plan) -> dict[str, Any]:
+    """Write `recommendations.parquet`, `metrics.json` and `report.html` of a backtest whose cuts are all done.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        BadInput: nobody with a history did anything in any window.
+    """
+    out = out_folder(settings, plan)
+    cuts = {cut: backtests.read_cut(out, cut) for cut in plan["cuts"]}
+    if not any(facts["pairs"] for facts in cuts.values()):
+        raise BadInput(
+            f"no user with a history used a known{'' if plan['show_seen'] else ', new'} item in any of the windows: "
+            "choose longer ones (--every), or more of them (--cuts)"
+        )
+    pairs = {cut: backtests.read_table(out, cut, "pairs") for cut in cuts}
+    found = _metrics(settings, plan, cuts, pairs)
+    backtests.write_results(out, _recommendations(out, plan), found, _page(found))
+    return {**found, "out": str(out)}
+
+
+def _recommendations(out: Path, plan: Plan) -> pa.Table:
+    """The lists of all cuts, sorted by cut, method (in the plan's order), user and rank."""
+    tables = []
+    for cut in plan["cuts"]:
+        lists = backtests.read_table(out, cut, "recommendations")
+        moments = pa.array([datetime.fromisoformat(cut).astimezone(UTC)] * lists.num_rows, RESULT.field("cut").type)
+        tables.append(lists.add_column(0, "cut", moments))
+    return pa.concat_tables(tables).cast(RESULT)
+
+
+def _metrics(
+    settings: Settings, plan: Plan, cuts: dict[str, dict[str, Any]], pairs: dict[str, pa.Table]
+) -> dict[str, Any]:
+    there = [cut for cut, table in pairs.items() if table.num_rows]
+    every = pa.concat_tables(pairs[cut] for cut in there)
+    which = np.repeat(np.arange(len(there)), [pairs[cut].num_rows for cut in there])
+    method = np.array(every["method"].to_pylist(), dtype=object)
+    users, user = np.unique(np.array(every["user_id"].to_pylist(), dtype=object), return_inverse=True)
+    values = {name: every[name].to_numpy() for name in every.column_names if name not in ("method", "user_id")}
+    methods: dict[str, Any] = {}
+    means: dict[str, NDArray[np.float64]] = {}
+    for name in plan["methods"]:
+        own = method == name
+        if not own.any():
+            continue
+        means[name] = metrics.user_means(user[own], values["ndcg"][own])
+        length = values["n_history"]
+        methods[name] = {
+            **_means(values, own),
+            "cold_items": _means(values, own & ~np.isnan(values["cold_ndcg"]), "cold_"),
+            **{what: float(np.mean([cuts[cut][what][name] for cut in there])) for what in ("coverage", "novelty")},
+            "user_groups": {
+                group: _means(values, own & (length >= low) & (True if high is None else length <= high))
+                for group, (low, high) in GROUPS.items()
+            },
+            "cuts": {
+                cut: {
+                    **_means(values, own & (which == number)),
+                    **{what: cuts[cut][what][name] for what in ("coverage", "novelty")},
+                }
+                for number, cut in enumerate(there)
+            },
+        }
+        if name in PEERS:
+            methods[name]["settings"] = {cut: cuts[cut]["settings"][name] for cut in there}
+    peers = [name for name in methods if name in PEERS]
+    best = max(peers, key=lambda name: methods[name]["ndcg"], default=None)  # the first of equals
+    ratios = (
+        {}
+        if best is None
+        else {name: metrics.bootstrap_ratio(means[name], means[best], plan["seed"]) for name in methods}
+    )
+    return {
+        "backtest": {
+            **{name: plan[name] for name in ("as_of", "every", "cuts", "k", "surface", "show_seen", "lake_snapshot", "seed")},
+            "encoder_id": encoder.identify(settings.encoder),
+            "settings_hash": settings.hash,
+            "code_version": code_version(),
+        },
+        "counts": {name: sum(facts[name] for facts in cuts.values()) for name in COUNTS} | {"users": len(users)},
+        "methods": methods,
+        "best_peer": best,
+        "ratio": ratios.get(PRODUCT),
+        "against_best_peer": ratios,
+        "refused": {name: why for facts in cuts.values() for name, why in facts["refused"].items()},
+        "failed_gates": [{"cut": cut, "gate": gate} for cut, facts in cuts.items() for gate in facts["gates"]],
+        "cuts": {
+            cut: {name: facts[name] for name in (*COUNTS, "eligible_items", "choice_pairs")} for cut, facts in cuts.items()
+        },
+    }  # fmt: skip
+
+
+def _means(values: dict[str, NDArray[np.float64]], rows: NDArray[np.bool_], prefix: str = "") -> dict[str, Any]:
+    """The mean of each metric over some rows, and how many pairs those are; None of none."""
+    some = bool(rows.any())
+    found = {name: float(values[prefix + name][rows].mean()) if some else None for name in METRICS}
+    return {**found, "pairs": int(rows.sum())}
+
+
+def _page(found: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = lambda value, digits=4: "-" if value is None else f"{value:.{digits}f}"
+    methods, k = found["methods"], found["backtest"]["k"]
+    cuts = list(next(iter(methods.values()))["cuts"])
+    plots = {
+        f"NDCG@{k} by cut": _lines({name: [each["cuts"][cut]["ndcg"] for cut in cuts] for name, each in methods.items()}, [cut[:16] for cut in cuts]),
+        f"NDCG@{k} by the length of the user's history": _bars({name: [each["user_groups"][group]["ndcg"] for group in GROUPS] for name, each in methods.items()}, list(GROUPS)),
+        f"NDCG@{k} of cold items": _bars({name: [each["cold_items"]["ndcg"]] for name, each in methods.items()}, ["cold items"]),
+        "Coverage": _bars({name: [each["coverage"]] for name, each in methods.items()}, ["share of the catalogue"]),
+        "Novelty": _bars({name: [each["novelty"]] for name, each in methods.items()}, ["bits"]),
+    }  # fmt: skip
+    return environment.get_template("backtest.html.jinja").render(
+        found=found, ranked=ranked(found), groups=list(GROUPS), plots=plots
+    )
+
+
+def ranked(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The methods, the best first."""
+    return sorted(found["methods"].items(), key=lambda each: -each[1]["ndcg"])
+
+
+def _lines(series: dict[str, list[float | None]], labels: list[str]) -> Markup:
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, values in series.items():
+        axes.plot(
+            range(len(labels)),
+            np.array(values, dtype=float),
+            marker="o",
+            label=name,
+            linewidth=2.5 if name == PRODUCT else 1.2,
+        )
+    axes.set_xticks(range(len(labels)), labels, rotation=20 if len(labels) > 3 else 0)
+    return _svg(figure)
+
+
+def _bars(series: dict[str, list[float | None]], labels: list[str]) -> Markup:
+    figure = Figure(figsize=(8, 2.8), layout="constrained")
+    axes = figure.subplots()
+    width = 0.85 / len(series)
+    for number, (name, values) in enumerate(series.items()):
+        heights = [0.0 if value is None else value for value in values]
+        axes.bar(np.arange(len(labels)) + number * width, heights, width, label=name)
+    axes.set_xticks(np.arange(len(labels)) + width * (len(series) - 1) / 2, labels)
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> Markup:
+    """A figure as SVG for a page; equal figures give equal text."""
+    axes = figure.axes[0]
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "tidemark", "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return Markup(text.getvalue()[text.getvalue().index("<svg") :])  # noqa: S704 # of numbers and of our own names
