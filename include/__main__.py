@@ -533,6 +533,7 @@ def backtest(
     """
     from tqdm import tqdm
 
+    duration(every)  # before what takes seconds to import
     from include.steps.backtest import backtest_cut, plan_backtest
     from include.steps.report_backtest import report_backtest
 
@@ -550,11 +551,14 @@ def backtest(
                 bar.update()
 
             backtest_cut(settings, plan, cut, progress)
-    _show_backtest(report_backtest(settings, plan))
+    _show_backtest(Path(report_backtest(settings, plan)["out"]))
 
 
-def _show_backtest(found: dict[str, Any]) -> None:
+def _show_backtest(out: Path) -> None:
     from include.steps.report_backtest import ranked
+    from include.stores.backtests import read_metrics
+
+    found = read_metrics(out)
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.4f}"
@@ -583,7 +587,7 @@ def _show_backtest(found: dict[str, Any]) -> None:
         CONSOLE.print(f"best peer: {found['best_peer']}")
     if found["ratio"] is not None:
         CONSOLE.print(f"tidemark / {found['best_peer']}: {_interval(found['ratio'])}, 95 % by drawing users")
-    CONSOLE.print(f"written: {found['out']}")
+    CONSOLE.print(f"written: {out}")
 
 
 def _interval(ratio: dict[str, float | None]) -> str:

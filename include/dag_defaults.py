@@ -68,6 +68,10 @@ RUNBOOKS = {
     "approve": "switch_encoder",
     "serve_challenger": "switch_encoder",
     "reject_challenger": "switch_encoder",
+    "plan_backtest": "backtest_recommender",
+    "embed_history": "backtest_recommender",
+    "backtest_cut": "backtest_recommender",
+    "report_backtest": "backtest_recommender",
 }
 
 

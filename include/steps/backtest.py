@@ -24,6 +24,8 @@ from include.models import metrics, peers
 from include.models.peers import PEERS, History
 from include.settings import Settings, Surface
 from include.steps.chain import STEPS
+from include.steps.embed_texts import embed_texts
+from include.steps.keep_texts import keep_texts
 from include.steps.plan import plan_rebuild
 from include.stores import backtests, behaviour, lake, publications, vectors
 
@@ -60,7 +62,7 @@ def plan_backtest(
     methods: Sequence[str] = (),
     until: datetime | None = None,
     seed: int | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
 ) -> Plan:
     """Fix the snapshot, the cuts and the methods of a backtest.
 
@@ -73,7 +75,7 @@ def plan_backtest(
         methods: by default all that make sense for the surface.
         until: the end of the last window; by default the end of the last gated arrival hour of events.
         seed: of everything that draws; by default that of the settings.
-        out: the folder of the results; by default one in the home's reports.
+        out: the folder of the results; by default, or where it is empty, one in the home's reports.
 
     Raises:
         BadInput: a span, method or surface is none, nothing is gated yet, or the data do not reach back that far.
@@ -83,7 +85,7 @@ def plan_backtest(
     if unknown:
         raise BadInput(f"unknown method {unknown[0]!r}: choose from {', '.join(METHODS)}")
     policy = _surface(settings, surface)
-    if out is not None and out.exists() and not out.is_dir():
+    if out and Path(out).exists() and not Path(out).is_dir():
         raise BadInput(f"--out {out}: is a file; name a folder")
     snapshot = lake.gated_snapshot(settings)
     if snapshot is None:
@@ -114,7 +116,7 @@ def plan_backtest(
         "show_seen": policy.show_seen,
         "methods": chosen,
         "seed": settings.seed if seed is None else seed,
-        "out": None if out is None else str(out),
+        "out": str(Path(out).expanduser().absolute()) if out else None,
         "name": publications.new_name(),
     }
 
@@ -129,6 +131,22 @@ def product_settings(settings: Settings, plan: Plan, folder: Path) -> Settings:
     surface = _surface(settings, plan["surface"])
     listed = surface.model_copy(update={"length": max(surface.length, plan["k"])})
     return settings.model_copy(update={"surfaces": (listed,), "shards": 1}).beside(folder)
+
+
+def embed_history(settings: Settings, plan: Plan) -> dict[str, Any]:
+    """Embed what no run embedded before, as of the last cut, so that cuts side by side do not all do it.
+
+    Returns:
+        How many texts were embedded.
+    """
+    if not {PRODUCT, VECTORS} & set(plan["methods"]):
+        return {"embedded": 0}
+    with backtests.scratch(settings) as folder:
+        product = product_settings(settings, plan, folder)
+        cut = datetime.fromisoformat(plan["cuts"][-1])
+        candidate = plan_rebuild(product, cut, snapshot=plan["lake_snapshot"])["candidate"]
+        embed_texts(product, candidate)
+        return {"embedded": keep_texts(product, candidate)["kept"]}
 
 
 def backtest_cut(settings: Settings, plan: Plan, cut: str, progress: Progress = lambda _: None) -> dict[str, Any]:

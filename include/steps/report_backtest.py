@@ -22,7 +22,7 @@ from include.steps.backtest import LISTS, PRODUCT, Plan, out_folder
 from include.steps.plan import code_version
 from include.stores import backtests
 
-log = logging.getLogger(__name__)
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
 
 METRICS = ("ndcg", "recall", "hit_rate", "mrr")
 GROUPS = {"1-4": (1, 4), "5-19": (5, 19), "20+": (20, None)}
@@ -38,7 +38,7 @@ def report_backtest(settings: Settings, plan: Plan) -> dict[str, Any]:
     """Write `recommendations.parquet`, `metrics.json` and `report.html` of a backtest whose cuts are all done.
 
     Returns:
-        The metrics.
+        `out` (the folder), `best_peer`, `ratio` of the product to it, and `ndcg` by method; `metrics.json` has the rest.
 
     Raises:
         BadInput: nobody with a history did anything in any window.
@@ -53,7 +53,8 @@ def report_backtest(settings: Settings, plan: Plan) -> dict[str, Any]:
     pairs = {cut: backtests.read_table(out, cut, "pairs") for cut in cuts}
     found = _metrics(settings, plan, cuts, pairs)
     backtests.write_results(out, _recommendations(out, plan), found, _page(found))
-    return {**found, "out": str(out)}
+    ndcg = {name: round(method["ndcg"], 6) for name, method in ranked(found)}
+    return {"out": str(out), "best_peer": found["best_peer"], "ratio": found["ratio"], "ndcg": ndcg}
 
 
 def _recommendations(out: Path, plan: Plan) -> pa.Table:

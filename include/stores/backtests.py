@@ -71,3 +71,8 @@ def write_results(out: Path, recommendations: pa.Table, metrics: dict[str, Any],
     files.write_json(out / "metrics.json", metrics)
     files.write(out / "report.html", page.encode("utf-8"))
     files.remove_folder(out / "cuts")
+
+
+def read_metrics(out: Path) -> dict[str, Any]:
+    """The metrics of a backtest."""
+    return dict(json.loads((out / "metrics.json").read_text("utf-8")))
