@@ -27,6 +27,7 @@ DAG_IDS = {
     "maintain_stores_daily",
     "roll_back_publication",
     "switch_encoder",
+    "backtest_recommender",
 }
 CHAIN = [
     "plan",
@@ -224,6 +225,10 @@ def test_writers_wait_in_the_pool(facts: dict[str, Any]) -> None:
         "roll_back_publication.compare",
         "switch_encoder.compare_challenger",
         "switch_encoder.approve",  # it waits for hours
+        "backtest_recommender.plan_backtest",
+        "backtest_recommender.embed_history",
+        "backtest_recommender.backtest_cut",
+        "backtest_recommender.report_backtest",
     }
 
 
@@ -243,7 +248,19 @@ def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
         "maintain_stores_daily": [],
         "roll_back_publication": [],
         "switch_encoder": [],
+        "backtest_recommender": [],
     }
+
+
+def test_a_backtest_is_a_task_a_cut(facts: dict[str, Any]) -> None:
+    tasks = facts["dags"]["backtest_recommender"]["tasks"]
+    way = ["plan_backtest", "embed_history", "backtest_cut", "report_backtest"]
+    assert set(tasks) == set(way)
+    for before, after in pairwise(way):
+        assert after in tasks[before]["downstream"]
+    assert [name for name, task in tasks.items() if task["mapped"]] == ["backtest_cut"]
+    assert {task["rule"] for task in tasks.values()} == {"all_success"}  # no report of some cuts
+    assert {task["runbook"] for task in tasks.values()} == {"backtest_recommender"}
 
 
 def test_the_gate_waits_for_the_clean_and_models_show_even_of_a_failed_build(facts: dict[str, Any]) -> None:

@@ -1,0 +1,88 @@
+"""# Backtest the recommender.
+
+## What
+Recommends as of cuts in the past, with the product's own steps and with strong simple peers, and compares with what users
+then did. Each cut is a task of its own, two at a time.
+
+## Inputs → outputs
+The newest gated snapshot → `recommendations.parquet`, `metrics.json` and `report.html` in the folder of the params, else in
+`reports/backtests/` of the home. What serves, and every table of the home, is left as it is; texts that no run embedded before
+are kept for later runs.
+
+## If it fails
+Runbook `backtest_recommender`. Nothing but the backtest waits for it.
+
+## Safe to re-run?
+Yes, and the same snapshot and params give the same recommendations. Clear a red `backtest_cut` alone; the others stay.
+
+## Backfill
+None: it looks back itself, by the params `every` and `cuts`.
+"""
+
+from typing import Any
+
+from airflow.sdk import Param, dag, get_current_context, task
+
+from include.dag_defaults import DEFAULT_ARGS, START, Tag, run_step
+
+AT_ONCE = 2  # cuts: each takes a core and the memory of a rebuild
+
+
+@dag(
+    schedule=None,
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    params={
+        "every": Param(
+            "7d", type="string", pattern=r"^[1-9][0-9]*[dh]$", description="from one cut to the next: 7d, 12h"
+        ),
+        "cuts": Param(4, type="integer", minimum=1, maximum=1000, description="how many cuts"),
+        "k": Param(10, type="integer", minimum=1, maximum=1000, description="items in a list"),
+        "surface": Param("home", type="string", description="whose policy holds"),
+        "methods": Param([], type="array", description="one a line; none stands for all that fit the surface"),
+        "out": Param("", type="string", description="a folder for the results; empty: one in the home's reports"),
+    },
+    tags=[Tag.TIDEMARK, Tag.RECOMMENDING, Tag.BY_HAND],
+    doc_md=__doc__,
+)
+def backtest_recommender() -> None:
+    @task
+    def plan_backtest(params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Fix the snapshot, the cuts and the methods."""
+        from include.steps.backtest import plan_backtest
+
+        plan = run_step(lambda settings: plan_backtest(settings, **params))
+        return [{"plan": plan, "cut": cut} for cut in plan["cuts"]]
+
+    @task
+    def embed_history(work: list[dict[str, Any]]) -> dict[str, Any]:
+        """Embed the texts that no run embedded before, once for all cuts."""
+        from include.steps.backtest import embed_history
+
+        return run_step(embed_history, work[0]["plan"])
+
+    @task(
+        map_index_template="{{ cut }}",
+        max_active_tis_per_dagrun=AT_ONCE,
+        doc_md="Recommend as of one cut with every method, and look at what users then did.",
+    )
+    def backtest_cut(plan: dict[str, Any], cut: str) -> dict[str, Any]:
+        from include.steps.backtest import backtest_cut
+
+        get_current_context()["cut"] = cut
+        return run_step(backtest_cut, plan, cut)
+
+    @task
+    def report_backtest(work: list[dict[str, Any]]) -> dict[str, Any]:
+        """Metrics with intervals against the best peer, and a page with plots."""
+        from include.steps.report_backtest import report_backtest
+
+        return run_step(report_backtest, work[0]["plan"])
+
+    work = plan_backtest()
+    embed_history(work) >> backtest_cut.expand_kwargs(work) >> report_backtest(work)
+
+
+backtest_recommender()
