@@ -426,12 +426,28 @@ def test_the_whole_path_through_dag_test(tmp_path: Path) -> None:
     publications.unpin(settings)
 
     kept = [entry["id"] for entry in publications.manifests(settings)]
+    backtested(airflow_home, settings)
     for dry_run in (True, False):
         conf = json.dumps({"dry_run": dry_run})
         assert ask(airflow_home, "run_dag", "maintain_stores_daily", conf, home=settings.home)["state"] == "success"
         reports = list((settings.reports / "maintenance").glob("*.json"))
         assert len(reports) == (0 if dry_run else 1)
     assert [entry["id"] for entry in publications.manifests(settings)] == kept
+
+
+def backtested(airflow_home: Path, settings: Settings) -> None:
+    """Two cuts as two tasks, in a home that has publications; their results are in its reports."""
+    conf = json.dumps({"every": "1h", "cuts": 2, "k": 5, "methods": ["tidemark", "popularity"]})
+    tested = ask(airflow_home, "run_dag", "backtest_recommender", conf, home=settings.home)
+    assert tested["tasks"] == {
+        "plan_backtest": ["success"],
+        "embed_history": ["success"],
+        "backtest_cut": ["success"] * 2,
+        "report_backtest": ["success"],
+    }
+    (results,) = (settings.reports / "backtests").iterdir()
+    assert sorted(file.name for file in results.iterdir()) == ["metrics.json", "recommendations.parquet", "report.html"]
+    assert set(json.loads((results / "metrics.json").read_text())["methods"]) == {"tidemark", "popularity"}
 
 
 def migrate() -> bool:
