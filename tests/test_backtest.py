@@ -20,7 +20,8 @@ from include.settings import Settings, Surface
 from include.steps.backtest import METHODS, backtest_cut, plan_backtest, recommend_as_of
 from include.steps.land import land
 from include.steps.report_backtest import report_backtest
-from include.stores import backtests, behaviour
+from include.stores import backtests, behaviour, maintenance
+from include.stores.lock import writing
 from tests import samples
 from tests.test_path import cleaned, include
 
@@ -284,6 +285,26 @@ def test_bad_input_is_one_line_and_exit_code_2(whole, tmp_path):
     found = include(whole.home, "backtest", "--every", "week", "--cuts", "1", "--out", str(tmp_path))
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == "error: 'week' is not a span: write days or hours, for example 7d or 12h\n"
+
+
+def test_what_a_killed_backtest_left_goes_with_maintenance(settings):
+    with backtests.scratch(settings) as folder:
+        (folder / "vectors").mkdir()
+        assert maintenance.leftovers(settings, timedelta(hours=1)) == []  # it may be at work
+        assert maintenance.leftovers(settings, timedelta(0)) == [folder]
+    assert not folder.exists()
+
+
+def test_a_home_beside_the_home_shares_its_lake_and_its_texts_alone(settings, tmp_path):
+    beside = settings.beside(tmp_path / "beside")
+    shared = {"home", "landing", "lake", "text_vectors", "work"}
+    apart = {"written", "vectors", "artefacts", "publications", "cache", "reports"}
+    for name in shared | apart:
+        assert (getattr(beside, name) == getattr(settings, name)) == (name in shared), name
+    assert beside.with_encoder(beside.encoder.named).vectors == beside.vectors
+    assert beside.beside(None) == settings
+    with writing(settings), writing(beside):  # neither waits for the other
+        pass
 
 
 def test_without_a_gated_snapshot_there_is_nothing_to_backtest(settings):
