@@ -217,9 +217,9 @@ class Peer:
 PEERS = {
     "popularity": Peer(popularity, _settings(half_life_days=(7.0, 3.0, 1.0, 0.25, 1 / 24, 14.0, 30.0, None))),
     "ease": Peer(ease, _settings(regularisation=(250.0, 100.0, 500.0)), _settings(power=(0.0, 0.25, 0.5))),
-    "als": Peer(als, _settings(factors=(64, 128), regularisation=(0.01, 1.0, 10.0)), is_seeded=True),
-    "bm25": Peer(bm25, _settings(neighbours=(100, 50, 20, 500))),
-    "item_knn": Peer(item_knn, _settings(neighbours=(100, 50, 20, 500))),
+    "als": Peer(als, _settings(factors=(64, 128), regularisation=(10.0, 1.0, 30.0)), is_seeded=True),
+    "bm25": Peer(bm25, _settings(neighbours=(500, 100, 1000, 2000))),
+    "item_knn": Peer(item_knn, _settings(neighbours=(20, 10, 50, 100))),
     "own_frequency": Peer(own_frequency, _settings(half_life_days=(30.0, 7.0, 90.0))),
 }
 """Every peer with its grid, the same on all data."""
