@@ -337,7 +337,7 @@ def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: 
     staging.mkdir()
     (staging / "stg_podcasts__events.sql").write_text(model, "utf-8")
     replace_once(project / "dbt_project.yml", "sources_of_their_own: [", "sources_of_their_own: [podcasts, ")
-    first = "    select * from {{ ref('stg_canonical__events') }}\n"
+    first = "select * from {{ ref('stg_canonical__events') }}\n"
     replace_once(project / "models" / "intermediate" / "int_events_unioned.sql", first, first + union)
     monkeypatch.setattr(batches, "DBT_PROJECT", project)
 

@@ -26,30 +26,39 @@
                 {% do adapter.cache_added(relation) %}
             {% endif %}
         {% endfor %}
+        {# A row group is in memory until it is written, and by default ends by its rows alone, however long. #}
+        {% if env_var('LAKE_READ_ONLY', 'False') == 'False' %}
+            {% do run_query("call lake.set_option('parquet_row_group_size_bytes', '32MB')") %}
+        {% endif %}
     {% endif %}
 {% endmacro %}
 
 {# Incremental strategy `rewrite`: the rows of the table that meta.rewrites covers become the model's rows, and a row
    that stays as it was is left alone, so that the lake's change feed says what changed and nothing else.
    meta.rewrites: a list of {model, by: [column, ...]}; a row is covered when its columns are in one of the models;
-   or the word 'all'. #}
+   or the word 'all'. meta.long: columns of long text, compared by their hash, which is what the join then holds. #}
 {% macro get_incremental_rewrite_sql(arguments) %}
     {% set target = arguments['target_relation'] %}
     {% set fresh = arguments['temp_relation'] %}
     {% set key = config.get('unique_key') %}
     {% set names = arguments['dest_columns'] | map(attribute='name') | list %}
+    {% set long = config.get('meta').get('long', []) %}
     {% set same %}
         {%- for name in names %}
-        {{ 'and ' if not loop.first }}fresh."{{ name }}"
-            {{ '=' if name in key else 'is not distinct from' }} earlier."{{ name }}"
+        {{ 'and ' if not loop.first }}{{ 'md5_number(' if name in long }}fresh."{{ name }}"{{ ')' if name in long }}
+            {{ '=' if name in key else 'is not distinct from' }}
+            {{ 'md5_number(' if name in long }}earlier."{{ name }}"{{ ')' if name in long }}
         {%- endfor %}
     {% endset %}
     {% set rewrites = config.get('meta')['rewrites'] %}
-    delete from {{ target }} as earlier
-    where
-        not exists (select 1 from {{ fresh }} as fresh where {{ same }})
+    {# Joins, and not `not exists`: of that, DuckDB would hold every compared row in memory. #}
+    delete from {{ target }}
+    where rowid in (
+        select earlier.rowid
+        from {{ target }} as earlier
+        anti join {{ fresh }} as fresh on {{ same }}
         {% if rewrites != 'all' %}
-        and (
+        where
             {% for rewrite in rewrites %}
             {{ 'or ' if not loop.first }}exists (
                 select 1
@@ -60,13 +69,13 @@
                     {% endfor %}
             )
             {% endfor %}
-        )
-        {% endif %};
+        {% endif %}
+    );
 
     insert into {{ target }} ("{{ names | join('", "') }}")
-    select "{{ names | join('", "') }}"
+    select fresh."{{ names | join('", fresh."') }}"
     from {{ fresh }} as fresh
-    where not exists (select 1 from {{ target }} as earlier where {{ same }})
+    anti join {{ target }} as earlier on {{ same }}
 {% endmacro %}
 
 {# What a run touches is remembered in a file before the first mart is written. A run that did not end well may have

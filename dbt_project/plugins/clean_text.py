@@ -3,6 +3,7 @@
 import html
 import re
 import unicodedata
+from functools import lru_cache
 from html.parser import HTMLParser
 from typing import Any
 
@@ -36,6 +37,7 @@ _BIDI_AND_INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u
 _JOINS_NOTHING = re.compile(r"(?:^|(?<=\s))[\u200c\u200d]+")
 _WHITESPACE = re.compile(r"\s+")
 _ANGLE = re.compile(r"[<>]")
+LONGEST_KEPT = 500  # characters of a text that is remembered
 MOST_LAYERS = 5  # of tags within tags; beyond it is an attack, and every angle bracket goes
 
 
@@ -128,11 +130,21 @@ def _visible(text: str) -> str:
     return unicodedata.normalize("NFC", _WHITESPACE.sub(" ", text).strip())
 
 
+@lru_cache(maxsize=20_000)
+def _kept(text: str) -> str:
+    return tidy_text(text)
+
+
+def tidy_once(text: str) -> str:
+    """`tidy_text`, remembering short texts: searches and the like come again and again."""
+    return _kept(text) if len(text) <= LONGEST_KEPT else tidy_text(text)
+
+
 class Plugin(BasePlugin):
     """Registers `tidy_text(VARCHAR) -> VARCHAR` on dbt's connection."""
 
     def configure_connection(self, conn: Any) -> None:
-        conn.create_function("tidy_text", tidy_text, ["VARCHAR"], "VARCHAR")
+        conn.create_function("tidy_text", tidy_once, ["VARCHAR"], "VARCHAR")
 
     def configure_cursor(self, cursor: Any) -> None:
         """Functions belong to the database: nothing to do for a cursor."""

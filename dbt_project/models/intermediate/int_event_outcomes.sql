@@ -34,7 +34,7 @@ with judged as (
 
 select
     'events' as landed_table,
-    arrival_hour, source, file, row_number, event_key, user_id, item_id, event_type, event_ts, value, weight, text,
+    arrival_hour, source, file, row_number, event_key, user_id, item_id, event_type, event_ts, value, weight,
     session_id, given_session_id, attributes, deleted, outcome, reason, is_shown,
     coalesce(user_text, false) as is_user_text,
     case when is_shown then excluded_at end as excluded_at
@@ -42,12 +42,12 @@ from judged
 union all by name
 select
     'events' as landed_table,
-    arrival_hour, source, file, row_number, event_key, user_id, item_id, event_type, event_ts, value, weight, text,
+    arrival_hour, source, file, row_number, event_key, user_id, item_id, event_type, event_ts, value, weight,
     session_id as given_session_id,
     attributes, deleted,
     'rejected' as outcome,
     reason,
     false as is_shown,
     false as is_user_text
-from {{ ref('int_events_unioned') }}
+from {{ ref('int_events_judged') }}
 where reason is not null

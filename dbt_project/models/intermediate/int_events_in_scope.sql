@@ -5,7 +5,7 @@ with earlier as (
 ),
 
 keys as (
-    select event_key from {{ ref('int_events_unioned') }}
+    select event_key from {{ ref('int_events_judged') }}
     where reason is null
     union
     select event_key
@@ -16,13 +16,13 @@ keys as (
 )
 
 select
-    arrival_hour, source, file, row_number, event_key, user_id, item_id, event_type, event_ts, value, weight, text,
+    arrival_hour, source, file, row_number, event_key, user_id, item_id, event_type, event_ts, value, weight,
     session_id, attributes, deleted
-from {{ ref('int_events_unioned') }}
+from {{ ref('int_events_judged') }}
 where reason is null
 union all by name
 select
-    arrival_hour, source, file, row_number, event_key, user_id, item_id, event_type, event_ts, value, weight, text,
+    arrival_hour, source, file, row_number, event_key, user_id, item_id, event_type, event_ts, value, weight,
     session_id, attributes, deleted
 from earlier
 where

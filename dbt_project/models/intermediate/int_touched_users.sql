@@ -3,7 +3,7 @@ with fresh as (
     select
         user_id,
         event_key
-    from {{ ref('int_events_unioned') }}
+    from {{ ref('int_events_judged') }}
     where reason is null
 ),
 

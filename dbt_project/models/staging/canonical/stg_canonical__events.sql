@@ -38,32 +38,19 @@ named as (
     from extracted
 ),
 
--- Each distinct text is repaired once.
-texts as (
-    select
-        text_came,
-        {{ tidied('text_came') }} as tidy
-    from (
-        select distinct text_came
-        from named
-        where text_came is not null
-    )
-),
-
 typed as (
     select
-        named.*,
-        texts.tidy,
-        lower(named.event_type_came) as event_type,
-        {{ utc_time('named.event_ts_came') }} as event_ts,
-        {{ number('named.value_came') }} as number,
+        *,
+        {{ tidied('text_came') }} as tidy,
+        lower(event_type_came) as event_type,
+        {{ utc_time('event_ts_came') }} as event_ts,
+        {{ number('value_came') }} as number,
         case
-            when named.deleted_came is null then false
-            when lower(named.deleted_came) in ('true', 't', 'yes', 'y', '1', '1.0') then true
-            when lower(named.deleted_came) in ('false', 'f', 'no', 'n', '0', '0.0') then false
+            when deleted_came is null then false
+            when lower(deleted_came) in ('true', 't', 'yes', 'y', '1', '1.0') then true
+            when lower(deleted_came) in ('false', 'f', 'no', 'n', '0', '0.0') then false
         end as deleted
     from named
-    left join texts on named.text_came = texts.text_came
 )
 
 select
