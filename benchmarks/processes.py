@@ -13,7 +13,7 @@ KIB_PER_GB = 1e9 / 1024
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall and CPU seconds, and the most memory that the process held at once, in GB."""
+    """Wall and CPU seconds, and the most memory that the process held resident at once, in GB."""
 
     wall: float
     cpu: float
@@ -26,19 +26,14 @@ class Cost:
 HEADER = f"{'wall s':>9}{'CPU s':>9}{'peak GB':>9}"
 
 
-def tidemark(home: Path, *arguments: object, memory_gb: float | None = None, **settings: str) -> Cost:
-    """Run `python -m include ARGUMENTS` on a home.
-
-    Args:
-        memory_gb: the process may not have more data in memory than this (RLIMIT_DATA).
-        settings: more of the environment, such as `TIDEMARK_SEED`.
+def tidemark(home: Path, *arguments: object, **settings: str) -> Cost:
+    """Run `python -m include ARGUMENTS` on a home, with more settings of the environment, such as `TIDEMARK_SEED`.
 
     Raises:
         SystemExit: it failed; its last lines were printed.
     """
     environment = os.environ | {"TIDEMARK_HOME": str(home)} | settings
-    limited = ["prlimit", f"--data={int(memory_gb * 1e9)}"] if memory_gb else []
-    command = [*limited, sys.executable, "-m", "include", *map(str, arguments)]
+    command = [sys.executable, "-m", "include", *map(str, arguments)]
     start = time.perf_counter()
     process = subprocess.Popen(
         command,

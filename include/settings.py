@@ -153,7 +153,7 @@ class Cleaning(Group):
     memory_limit: str = Field(
         "3GB",
         pattern=r"^[1-9]\d*(MB|GB)$",
-        description="What DuckDB holds in memory while it cleans; beyond it, rows go to the disk. About 0.5 GB come on top.",
+        description="What DuckDB holds in memory while it cleans; beyond it, rows go to the disk. About 0.8 GB come on top.",
     )
 
 
