@@ -107,6 +107,26 @@ class ItemFactors(Group):
     max_age_days: Positive = Field(7.0, description="`recommend_daily` retrains older factors.")
 
 
+class Ranker(Group):
+    """The learned order of lists: what of their candidates users took in the windows before T."""
+
+    window_days: Positive | None = Field(
+        None,
+        description="Length of a window. None: the shortest of 1, 7, 30 and 90 days in which enough users come back.",
+    )
+    windows: int = Field(6, ge=1, le=64, description="Windows to learn from, at most; more where few users come back.")
+    users_per_window: int = Field(1500, ge=10, description="Users of a window to learn from, at most; drawn.")
+    min_users: int = Field(
+        50,
+        ge=1,
+        description="With fewer users to learn from, of all windows, lists keep the blend of the surface's weights.",
+    )
+    min_users_for_trees: int = Field(
+        100, ge=1, description="With fewer, or fewer than four windows, the linear model stands alone."
+    )
+    max_age_days: Positive = Field(1.0, description="`recommend_daily` trains again a ranker that is at least as old.")
+
+
 class Surface(Group):
     """One place that shows recommendations, with its policy."""
 
@@ -257,6 +277,7 @@ class Settings(BaseSettings):
     encoder: Encoder = Encoder()
     interests: Interests = Interests()
     item_factors: ItemFactors = ItemFactors()
+    ranker: Ranker = Ranker()
     surfaces: tuple[Surface, ...] = (Surface(),)
     gates: Gates = Gates()
     cleaning: Cleaning = Cleaning()
@@ -364,7 +385,7 @@ class Settings(BaseSettings):
     def hash(self) -> str:
         """Hash of every setting that a result depends on (not where it is kept, nor how it is cut up)."""
         kept = self.model_dump_json(
-            include={"earliest_event", "encoder", "interests", "item_factors", "surfaces", "seed"}
+            include={"earliest_event", "encoder", "interests", "item_factors", "ranker", "surfaces", "seed"}
         )
         return hashlib.sha256(kept.encode()).hexdigest()[:16]
 

@@ -16,7 +16,7 @@ import pytest
 from include.errors import BadInput
 from include.models import peers
 from include.models.peers import PEERS
-from include.settings import Settings, Surface
+from include.settings import Ranker, Settings, Surface
 from include.steps.backtest import METHODS, backtest_cut, plan_backtest, recommend_as_of
 from include.steps.land import land
 from include.steps.report_backtest import report_backtest
@@ -28,6 +28,7 @@ from tests.test_path import cleaned, include
 HOURS, USERS, ITEMS = 12, 20, 40
 END = samples.FIRST + timedelta(hours=HOURS)
 CUT = END - timedelta(hours=3)
+RANKER = Ranker(window_days=1.5 / 24, min_users=5, min_users_for_trees=5)
 SHOWN = [name for name in METHODS if name != "own_frequency"]
 Rows = list[dict[str, Any]]
 
@@ -69,8 +70,8 @@ def at(row: dict[str, Any]) -> datetime:
 
 
 def delivered(folder: Path, *, with_future: bool) -> Settings:
-    """A home into which the past was landed and cleaned; and then, maybe, the future."""
-    settings = Settings(home=folder / "home")
+    """A home into which the past was landed and cleaned; and then, maybe, the future. Its lists are a learned ranker's."""
+    settings = Settings(home=folder / "home", ranker=RANKER)
     land(settings, samples.write(folder / "events.jsonl", past()), format="canonical", arrival="event")
     land(
         settings, samples.write(folder / "items.jsonl", samples.items(ITEMS)), format="canonical", arrival=samples.FIRST
@@ -102,7 +103,8 @@ def users(whole) -> list[str]:
 def recommended(settings: Settings, users: list[str], methods: list[str]) -> dict[str, pa.Table]:
     """What each method recommends as of the cut, from whatever snapshot the home has."""
     plan = plan_backtest(settings, every="3h", cuts=1, k=5, methods=methods)
-    lists, _ = recommend_as_of(settings, plan, CUT.isoformat(), users)
+    lists, facts = recommend_as_of(settings, plan, CUT.isoformat(), users)
+    assert facts["ranker"]["model"] != "blend", "what could leak into a ranker is looked at, too"
     return {name: lists.filter(pc.equal(lists["method"], name)) for name in methods}
 
 
@@ -148,7 +150,8 @@ def done(whole, tmp_path_factory) -> tuple[Path, Any]:
     """The command's results of two cuts, in a home that never published anything."""
     out = tmp_path_factory.mktemp("results")
     before = kept(whole)
-    found = include(whole.home, "backtest", "--every", "3h", "--cuts", "2", "--k", "5", "--out", str(out))
+    options = ("--every", "3h", "--cuts", "2", "--k", "5", "--out", str(out))
+    found = include(whole.home, "backtest", *options, TIDEMARK_RANKER=RANKER.model_dump_json())
     assert found.returncode == 0, found.stderr
     assert kept(whole) == before
     assert backtests.scratch_folders(whole) == []

@@ -339,11 +339,11 @@ def test_another_encoder_from_a_folder_is_refused_until_a_challenger_was_approve
     assert publications.serving_id(settings) != manifest["id"]
 
 
-def include(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def include(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "include", *arguments],
         cwd=REPOSITORY,
-        env={"PATH": "/usr/bin:/bin", "TIDEMARK_HOME": str(home), "HOME": str(home)},
+        env={"PATH": "/usr/bin:/bin", "TIDEMARK_HOME": str(home), "HOME": str(home), **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -8,7 +8,7 @@ user vector that new events update at once.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 
@@ -17,10 +17,15 @@ def item_to_item(marks: csr_array, regularisation: float) -> NDArray[np.float64]
     """EASE's matrix B: (items, items), zero diagonal, from (users, items) marks."""
     gram = np.asarray((marks.T @ marks).todense(), dtype=np.float64)
     gram[np.diag_indices_from(gram)] += regularisation
-    inverse = cho_solve(cho_factor(gram, lower=True, overwrite_a=True), np.eye(len(gram)), overwrite_b=True)
+    # The inverse from the Cholesky factor: a third of the time of solving for the identity. It fills one triangle.
+    factor, _ = dpotrf(gram, lower=True, overwrite_a=True)
+    inverse, failed = dpotri(factor, lower=True, overwrite_c=True)
+    assert failed == 0, "marks and a positive diagonal make a positive definite matrix"
+    for column in range(len(inverse)):
+        inverse[column, column + 1 :] = inverse[column + 1 :, column]
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
-    return np.asarray(weights)
+    return np.ascontiguousarray(weights)
 
 
 def train_item_factors(

@@ -7,7 +7,7 @@ was right. It reads through `include.stores.behaviour`, as all of the product do
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from include.settings import Settings, Surface
 from include.steps.chain import STEPS
 from include.steps.embed_texts import embed_texts
 from include.steps.keep_texts import keep_texts
-from include.steps.plan import plan_rebuild
-from include.stores import backtests, behaviour, lake, publications, vectors
+from include.steps.plan import plan_rebuild, ranker_kind
+from include.stores import artefacts, backtests, behaviour, lake, publications, vectors
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +127,15 @@ def out_folder(settings: Settings, plan: Plan) -> Path:
 
 
 def product_settings(settings: Settings, plan: Plan, folder: Path) -> Settings:
-    """The settings that the product's own steps run with at a cut: those of the home, beside it, for one surface."""
+    """The settings that the product's own steps run with at a cut: those of the home, beside it, for one surface.
+
+    Lists that serve for a window are best learned from windows as long, unless the settings name a length.
+    """
     surface = _surface(settings, plan["surface"])
     listed = surface.model_copy(update={"length": max(surface.length, plan["k"])})
-    return settings.model_copy(update={"surfaces": (listed,), "shards": 1}).beside(folder)
+    length = settings.ranker.window_days or duration(plan["every"]) / timedelta(days=1)
+    ranker = settings.ranker.model_copy(update={"window_days": length})
+    return settings.model_copy(update={"surfaces": (listed,), "ranker": ranker, "shards": 1}).beside(folder)
 
 
 def embed_history(settings: Settings, plan: Plan) -> dict[str, Any]:
@@ -331,7 +336,10 @@ def _run_product(
         except GateFailed as failed:
             log.warning("as of %s: %s", cut.isoformat(), failed)
             facts["gates"].append(str(failed))
-    return product, publications.candidate(product, candidate)
+    state = publications.candidate(product, candidate)
+    ranker = artefacts.describe(product, state["artefacts"][ranker_kind(plan["show_seen"])])
+    facts["ranker"] = {name: ranker[name] for name in ("model", "why", "windows", "users") if name in ranker}
+    return product, state
 
 
 def _product_lists(product: Settings, plan: Plan, state: dict[str, Any], users: list[str]) -> pa.Table:

@@ -21,7 +21,12 @@ from include.stores import artefacts, behaviour, lake, publications, vectors
 
 log = logging.getLogger(__name__)
 
-TEXT_MEAN, ITEM_FACTORS = "text_mean", "item_factors"
+TEXT_MEAN, ITEM_FACTORS, SOURCES = "text_mean", "item_factors", "sources"
+
+
+def ranker_kind(repeats: bool) -> str:
+    """The kind of artefact that orders lists, of surfaces that show what a user had, or of those that do not."""
+    return "ranker_repeats" if repeats else "ranker"
 
 
 @cache
@@ -297,36 +302,63 @@ def _age_days(settings: Settings, artefact: str, as_of: datetime) -> float:
     return (as_of - trained).total_seconds() / 86400
 
 
-def matching(settings: Settings, encoder_id: str) -> dict[str, dict[str, Any]]:
-    """What an artefact of each kind must say of itself to be usable with these settings."""
-    return {
-        TEXT_MEAN: {"encoder_id": encoder_id},
-        ITEM_FACTORS: {"settings": settings.item_factors.model_dump(exclude={"max_age_days"}), "seed": settings.seed},
-    }
+def matching(settings: Settings, encoder_id: str, lists: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What an artefact of each kind must say of itself to be usable with these settings and for these lists."""
+    factors = {"settings": settings.item_factors.model_dump(exclude={"max_age_days"}), "seed": settings.seed}
+    learned = factors | {"encoder_id": encoder_id, "ranker": settings.ranker.model_dump(exclude={"max_age_days"})}
+    of_lists = {"lake_snapshot": lists["lake_snapshot"], "trained_until": lists["as_of"]}
+    rankers = {ranker_kind(surface.show_seen): learned for surface in settings.surfaces}
+    return {TEXT_MEAN: {"encoder_id": encoder_id}, ITEM_FACTORS: factors, SOURCES: learned | of_lists, **rankers}
+
+
+def _max_age_days(settings: Settings, kind: str) -> float:
+    own = settings.item_factors if kind in (TEXT_MEAN, ITEM_FACTORS, SOURCES) else settings.ranker
+    return own.max_age_days
+
+
+def _kinds(settings: Settings, source: publications.Manifest | None) -> list[str]:
+    """Kinds of artefacts that a run needs; a publication of before rankers is rebuilt without one, to the same lists."""
+    if source is not None and SOURCES not in source["artefacts"]:
+        return [TEXT_MEAN, ITEM_FACTORS]
+    rankers = {ranker_kind(surface.show_seen) for surface in settings.surfaces}
+    return [TEXT_MEAN, ITEM_FACTORS, SOURCES, *sorted(rankers)]
 
 
 def _choose_artefacts(
     settings: Settings,
     encoder_id: str,
     as_of: datetime,
+    lists: dict[str, Any],
     base: publications.Manifest | None,
     source: publications.Manifest | None,
 ) -> dict[str, str]:
     """Artefacts to use; those that are missing are trained by the run."""
     if base is not None:
-        return dict(base["artefacts"])
+        return _go_on_with(settings, base, lists)
     chosen = {}
-    for kind, wanted in matching(settings, encoder_id).items():
+    wanted = matching(settings, encoder_id, lists)
+    for kind, facts in ((kind, wanted[kind]) for kind in _kinds(settings, source)):
         named = source["artefacts"].get(kind) if source else None
         usable = named is not None and artefacts.describe(settings, named).get("encoder_id", encoder_id) == encoder_id
         if named and usable and _age_days(settings, named, as_of) >= 0:
             chosen[kind] = named
             continue
-        newest = artefacts.newest(settings, kind, until=as_of, matching=wanted)
+        newest = artefacts.newest(settings, kind, until=as_of, matching=facts)
         if newest is None:
             continue
-        if source is not None or _age_days(settings, newest, as_of) <= settings.item_factors.max_age_days:
+        if source is not None or _age_days(settings, newest, as_of) <= _max_age_days(settings, kind):
             chosen[kind] = newest
+    return chosen
+
+
+def _go_on_with(settings: Settings, base: publications.Manifest, lists: dict[str, Any]) -> dict[str, str]:
+    """The base's artefacts; for lists of another T neither its sources, which are of their own T, nor an old ranker."""
+    chosen = dict(base["artefacts"])
+    if any(base["lists"][fact] != lists[fact] for fact in ("as_of", "lake_snapshot")):
+        del chosen[SOURCES]
+        for kind in {ranker_kind(surface.show_seen) for surface in settings.surfaces}:
+            if _age_days(settings, chosen[kind], _moment(lists["as_of"])) >= settings.ranker.max_age_days:
+                del chosen[kind]
     return chosen
 
 
@@ -372,7 +404,8 @@ def _plan(
         "why_full": why_full,
         "relist": "all" if base is None else relist,
         "lists": context,
-        "artefacts": _choose_artefacts(settings, encoder_id, as_of, base, source),
+        "kinds": _kinds(settings, source),
+        "artefacts": _choose_artefacts(settings, encoder_id, as_of, context, base, source),
         "shards": settings.shards,
         "tables": {},
         "expected_gates": ["vectors", *(f"recommendations_{surface.name}" for surface in settings.surfaces)],

@@ -124,7 +124,8 @@ def _metrics(
         "refused": {name: why for facts in cuts.values() for name, why in facts["refused"].items()},
         "failed_gates": [{"cut": cut, "gate": gate} for cut, facts in cuts.items() for gate in facts["gates"]],
         "cuts": {
-            cut: {name: facts[name] for name in (*COUNTS, "eligible_items", "choice_pairs")} for cut, facts in cuts.items()
+            cut: {name: facts[name] for name in (*COUNTS, "eligible_items", "choice_pairs", "ranker") if name in facts}
+            for cut, facts in cuts.items()
         },
     }  # fmt: skip
 

@@ -66,7 +66,7 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
 
 
 def _why(reasons: dict[str, Any], title: dict[str, str]) -> str:
-    parts = [f"{name} {value:+.2f}" for name, value in reasons.items() if name != "because"]
+    parts = [f"{name} {value:+.2f}" for name, value in reasons.items() if name != "because" and value]
     because = ", ".join(_shown(title[entry["item_id"]]) for entry in reasons["because"])
     return ", ".join(parts) + (f"; because of {because}" if because else "")
 

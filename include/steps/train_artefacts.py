@@ -1,17 +1,19 @@
-"""Learn what a candidate lacks: the mean of the item text vectors, and the item-to-item factors."""
+"""Learn what a candidate lacks: the mean of the item text vectors, the item-to-item factors, and how lists are made."""
 
 import logging
 from datetime import datetime
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from include.models.factors import train_item_factors
 from include.models.interests import decayed_weights
 from include.settings import Settings
 from include.steps.item_texts import item_text_vectors
 from include.steps.keep_texts import keep_texts
-from include.steps.plan import ITEM_FACTORS, TEXT_MEAN, matching
+from include.steps.learn_lists import Past, fit_sources, read_past, train_ranker
+from include.steps.plan import ITEM_FACTORS, SOURCES, TEXT_MEAN, matching, ranker_kind
 from include.steps.timing import timed
 from include.stores import artefacts, behaviour, lake, publications
 
@@ -29,26 +31,47 @@ def train_artefacts(settings: Settings, candidate: str) -> dict[str, Any]:
     """
     kept = keep_texts(settings, candidate)["kept"]
     state = publications.candidate(settings, candidate)
-    missing = [kind for kind in (TEXT_MEAN, ITEM_FACTORS) if kind not in state["artefacts"]]
-    trained = {}
+    reused = list(state["artefacts"].values())
+    trained: dict[str, str] = {}
     with timed(settings, candidate, "train_artefacts"):
+        missing = [kind for kind in state["kinds"] if kind not in state["artefacts"]]
+        past: Past | None = None
         for kind in missing:
-            trained[kind] = (
-                _train_text_mean(settings, state) if kind == TEXT_MEAN else _train_item_factors(settings, state)
-            )
+            if kind == TEXT_MEAN:
+                trained[kind] = _train_text_mean(settings, state)
+            elif kind == ITEM_FACTORS:
+                trained[kind] = _train_item_factors(settings, state)
+            else:
+                # Two threads of many small products are slower than one on a busy machine, and another result.
+                with threadpool_limits(1):
+                    past = past or read_past(settings, state)
+                    trained[kind] = _learn(settings, state, kind, past)
+            # What is learned next follows from it: text vectors are less their mean.
+            state["artefacts"][kind] = trained[kind]
             log.info("trained %s", trained[kind])
     publications.extend_candidate(settings, candidate, {"artefacts": trained})
-    return {"kept": kept, "trained": list(trained.values()), "reused": list(state["artefacts"].values())}
+    return {"kept": kept, "trained": list(trained.values()), "reused": reused}
 
 
-def _description(settings: Settings, state: dict[str, Any], kind: str) -> dict[str, Any]:
+def _learn(settings: Settings, state: dict[str, Any], kind: str, past: Past) -> str:
+    description = _description(settings, state, kind, state["lists"])
+    if kind == SOURCES:
+        return fit_sources(settings, past, description)
+    return train_ranker(settings, past, description, repeats=kind == ranker_kind(repeats=True))
+
+
+def _description(
+    settings: Settings, state: dict[str, Any], kind: str, until: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What an artefact says of itself: it was trained up to the candidate's T, or that of its lists."""
+    until = until or state
     with lake.connect(settings) as connection:
-        first = behaviour.first_event(connection, state["lake_snapshot"])
+        first = behaviour.first_event(connection, until["lake_snapshot"])
     return {
-        "lake_snapshot": state["lake_snapshot"],
+        "lake_snapshot": until["lake_snapshot"],
         "trained_from": None if first is None else first.isoformat(),
-        "trained_until": state["as_of"],
-        **matching(settings, state["encoder_id"])[kind],
+        "trained_until": until["as_of"],
+        **matching(settings, state["encoder_id"], state["lists"])[kind],
     }
 
 

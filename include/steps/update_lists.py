@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from include.columns import VectorTable
+from include.errors import TidemarkError
+from include.models.candidates import Histories
 from include.models.interests import decayed_weights
+from include.models.ranker import GROUPS, best, pool
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
+from include.steps.learn_lists import SCORES_AT_ONCE, Ranking, days, load_ranking
 from include.stores import behaviour, lake, parts, popularity, publications, vectors
 from include.stores.parts import Part, cut, of_shard
 
@@ -26,7 +30,6 @@ log = logging.getLogger(__name__)
 STEP = "update_lists"
 USERS_PER_PART = 16_384
 BECAUSE = pa.list_(pa.struct([("item_id", pa.string()), ("share", pa.float32())]))
-REASONS = pa.struct([*((name, pa.float32()) for name in SOURCES), ("because", BECAUSE)])
 
 
 def planned_lists(
@@ -58,9 +61,10 @@ def update_lists(settings: Settings, candidate: str, shard: int | None = None) -
         mine = of_shard(planned, shard, state["shards"])
         if mine:
             catalogue, ineligible = load_catalogue(settings, state, surface)
+            ranking = load_ranking(settings, state, surface)
         for part in mine:
             start = time.monotonic()
-            rows = _lists(settings, state, surface, catalogue, ineligible, list(part.keys))
+            rows = _lists(settings, state, surface, catalogue, ineligible, ranking, list(part.keys))
             parts.write(settings, candidate, part, list_inputs(state), rows, time.monotonic() - start)
             log.info("%s: listed part %d of %d", surface.name, part.number + 1, part.of)
         written[surface.name] = sum(len(part.keys) for part in mine)
@@ -105,6 +109,7 @@ def _lists(
     surface: Surface,
     catalogue: Catalogue,
     ineligible: NDArray[np.bool_],
+    ranking: Ranking | None,
     users: list[str],
 ) -> pa.Table:
     """The lists of some users as rows of the surface's table."""
@@ -161,16 +166,56 @@ def _lists(
         ineligible=ineligible,
         chunk=settings.users_per_chunk,
     )
-    parts = blend.source_scores(positions)
-    scores = np.round(np.sum([parts[name] for name in SOURCES], axis=0), DECIMALS)
+    blended = blend.source_scores(positions)
+    names = SOURCES if ranking is None else GROUPS
+    parts = {name: blended.get(name, np.zeros(positions.shape)) for name in names}
+    scores = np.round(np.sum([blended[name] for name in SOURCES], axis=0), DECIMALS)
     # The product finds the items; the order follows from scores computed row by row, whatever the chunks were.
     order = np.lexsort((positions, np.where(positions >= 0, -scores, np.inf)), axis=1)
     positions = np.take_along_axis(positions, order, axis=1)
     scores = np.take_along_axis(scores, order, axis=1)
-    parts = {name: np.take_along_axis(parts[name], order, axis=1) for name in SOURCES}
+    parts = {name: np.take_along_axis(part, order, axis=1) for name, part in parts.items()}
+    if ranking is not None:
+        done_by = Histories(history.user[done], history.item[done], days(history.event_ts[done]), seen.shape)
+        _rank(ranking, surface, catalogue, ~ineligible, done_by, positions, scores, parts)
 
     because_item, because_share = blend.reasons(shares, positions, surface.reasons)
     return _table(users, catalogue, positions, scores, parts, because_item, because_share)
+
+
+def _rank(
+    ranking: Ranking,
+    surface: Surface,
+    catalogue: Catalogue,
+    eligible: NDArray[np.bool_],
+    histories: Histories,
+    positions: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    parts: dict[str, NDArray[np.float64]],
+) -> None:
+    """Put the ranker's lists in the place of the blend's, for the users with a history; the blend's items fill up."""
+    if list(catalogue.item_ids) != ranking.items:
+        raise TidemarkError("the candidate sources are of other items than the lists' catalogue: run `rebuild`")
+    users = np.unique(histories.user)
+    size = max(1, SCORES_AT_ONCE // max(len(catalogue.item_ids), 1))
+    for start in range(0, len(users), size):
+        rows = users[start : start + size]
+        user, place = np.nonzero(positions[rows] >= 0)
+        candidates = pool(
+            ranking.sources,
+            histories.only(rows),
+            eligible,
+            repeats=surface.show_seen,
+            least=surface.length,
+            also=(user, positions[rows][user, place]),
+        )
+        added = ranking.ranker.parts(candidates)
+        total = np.round(np.sum([added[name] for name in GROUPS], axis=0), DECIMALS)
+        chosen, items = best(candidates, total, surface.length)
+        positions[rows] = items
+        scores[rows] = np.where(chosen >= 0, total[chosen], 0.0)
+        for name in GROUPS:
+            parts[name][rows] = np.where(chosen >= 0, added[name][chosen], 0.0)
 
 
 def _table(
@@ -195,9 +240,10 @@ def _table(
         ),
     )
     reasons = pa.StructArray.from_arrays(
-        [*(pa.array(np.round(parts[name][listed], DECIMALS).astype(np.float32)) for name in SOURCES), because],
-        [*SOURCES, "because"],
+        [*(pa.array(np.round(part[listed], DECIMALS).astype(np.float32)) for part in parts.values()), because],
+        [*parts, "because"],
     )
+    reason = pa.struct([*((name, pa.float32()) for name in parts), ("because", BECAUSE)])
     return pa.table(
         {
             "user_id": pa.array(users, pa.string()),
@@ -210,7 +256,7 @@ def _table(
                 ("user_id", pa.string()),
                 ("items", pa.list_(pa.string())),
                 ("scores", pa.list_(pa.float32())),
-                ("reasons", pa.list_(REASONS)),
+                ("reasons", pa.list_(reason)),
             ]
         ),
     )

@@ -5,7 +5,6 @@ import json
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
@@ -13,25 +12,31 @@ from include.errors import BadInput
 from include.settings import Settings
 from include.stores import files
 
-Tensors = dict[str, NDArray[np.float32]]
+Tensors = dict[str, NDArray[Any]]
 
 
-def write(settings: Settings, kind: str, tensors: Tensors, description: dict[str, Any]) -> str:
+def write(
+    settings: Settings, kind: str, tensors: Tensors, description: dict[str, Any], texts: dict[str, str] | None = None
+) -> str:
     """Keep an artefact and return its id, which names its content.
 
     Args:
         settings: where artefacts are kept.
-        kind: `text_mean` or `item_factors`.
+        kind: what it is, as a publication names it.
         tensors: its arrays.
         description: its training span (`lake_snapshot`, `trained_from`, `trained_until`), encoder, item ids and settings.
+        texts: what is kept as text, by file name.
     """
-    content = save(tensors)
-    digest = hashlib.sha256(content + json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
+    content, texts = save(tensors), texts or {}
+    named = content + json.dumps([description, texts] if texts else description, sort_keys=True, default=str).encode()
+    digest = hashlib.sha256(named).hexdigest()
     name = f"{kind}-{digest[:12]}"
     folder = settings.artefacts / name
     # The description is written last: with it the artefact is there. Another run that keeps the same one writes the same.
     if not (folder / "artefact.json").exists():
         files.write(folder / "tensors.safetensors", content)
+        for file, text in texts.items():
+            files.write(folder / file, text.encode())
         files.write_json(folder / "artefact.json", {"id": name, "kind": kind, **description})
     return name
 
@@ -52,6 +57,11 @@ def read(settings: Settings, name: str) -> tuple[Tensors, dict[str, Any]]:
     """An artefact's arrays and description."""
     description = describe(settings, name)
     return load((settings.artefacts / name / "tensors.safetensors").read_bytes()), description
+
+
+def read_text(settings: Settings, name: str, file: str) -> str:
+    """One of an artefact's texts."""
+    return str((settings.artefacts / name / file).read_text("utf-8"))
 
 
 def names(settings: Settings) -> list[str]:

@@ -89,6 +89,24 @@ def items(
     ).to_arrow_table()
 
 
+def item_spans(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> pa.Table:
+    """When each item that holds as of T came to be, and from when until when it is available; sorted by id.
+
+    Returns:
+        `item_id, first_from, available_from, available_until`.
+    """
+    return connection.execute(
+        f"""
+        WITH began AS (SELECT item_id, min(valid_from) AS first_from FROM {at(Mart.ITEMS, snapshot)} GROUP BY item_id)
+        SELECT item_id, first_from, available_from, available_until
+        FROM {at(Mart.ITEMS, snapshot)} JOIN began USING (item_id)
+        WHERE {HOLDS}
+        ORDER BY item_id
+        """,
+        {"as_of": naive(as_of)},
+    ).to_arrow_table()
+
+
 def available_items(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> set[str]:
     """The items that can be listed at T."""
     found = items(connection, snapshot, as_of)

@@ -1,0 +1,357 @@
+"""The learned ranker: pools of candidates, their features, and what is learned of which of them users take.
+
+Two models see the same features: a regularised logistic regression, and gradient-boosted trees with the LambdaRank objective
+(C. Burges, "From RankNet to LambdaRank to LambdaMART", MSR-TR-2010-82; LightGBM). An item's score is a weighted mean of both,
+each standardised over the user's pool. Labels come from windows before T, each with the features of its own start.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from sklearn.linear_model import LogisticRegression
+
+from include.models.candidates import (
+    NEVER_DAYS,
+    POPULAR,
+    Histories,
+    Pairs,
+    Sources,
+    scores,
+    strongest,
+)
+from include.models.scoring import SOURCES
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+TOP_OF_EACH = 60
+"""Items of each source in a user's pool."""
+
+NEGATIVES = 100
+"""Items of a pool, not taken, that training sees of a user in a window."""
+
+REGULARISATION = 0.01
+"""C of the logistic regression."""
+
+TREES = 100
+TREE_PARAMETERS = {
+    "objective": "lambdarank",
+    "lambdarank_truncation_level": 20,
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "min_data_in_leaf": 50,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "lambda_l2": 10.0,
+    # One thread: the trees are then the same wherever they are grown, and busy machines do not slow down.
+    "num_threads": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbose": -1,
+}
+
+LINEAR_SHARE = 0.25
+"""The linear model's part of a score, beside the trees'."""
+
+GROUPS = (*SOURCES, "item", "own", "trees")
+"""What an item's score is put together of."""
+
+_GROUP_OF = {
+    "ease": "behaviour",
+    "ease_latest": "behaviour",
+    "smoothed": "behaviour",
+    "cosine": "behaviour",
+    "transitions": "behaviour",
+    "user_neighbours": "behaviour",
+    "text_long": "text_long",
+    "text_last": "text_short",
+    "own_count": "own",
+    "own_decayed": "own",
+}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The candidates of some users, ordered by user and item, with their features."""
+
+    user: Ints
+    item: Ints
+    features: Floats
+    """(candidates, features)."""
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    """The group of each feature; empty for what is the same for all of a user's candidates."""
+
+    users: int
+
+    @property
+    def sizes(self) -> Ints:
+        """(users,) candidates of each."""
+        return np.bincount(self.user, minlength=self.users)
+
+    def only(self, kept: NDArray[np.bool_]) -> "Pool":
+        """Some of the candidates."""
+        return replace(self, user=self.user[kept], item=self.item[kept], features=self.features[kept])
+
+
+def pool(
+    sources: Sources,
+    histories: Histories,
+    eligible: NDArray[np.bool_],
+    *,
+    repeats: bool,
+    least: int = 0,
+    also: tuple[Ints, Ints] | None = None,
+) -> Pool:
+    """Gather the best items of every source for some users, and describe them.
+
+    Args:
+        sources: fitted before T.
+        histories: of the users, before T.
+        eligible: (n,) items that can be listed.
+        repeats: whether what a user had can be listed again.
+        least: candidates that a user should have.
+        also: users and items that fill up the pools which would have fewer.
+    """
+    users, n = histories.shape
+    chosen = np.zeros((users, n), dtype=bool)
+    barred = np.zeros((users, n), dtype=bool)
+    barred[:, ~eligible] = True
+    if not repeats:
+        barred[histories.user, histories.item] = True
+    found = {name: csr_array(values) for name, values in scores(sources, histories, repeats=repeats)}
+    for values in found.values():
+        user, item = _places(values)
+        allowed = ~barred[user, item]
+        best = strongest(
+            csr_array((values.data[allowed], (user[allowed], item[allowed])), shape=(users, n)), TOP_OF_EACH
+        )
+        chosen[_places(best)] = True
+    for popular in sources.popularity:
+        chosen[:, np.lexsort((np.arange(n), -popular, ~eligible))[:TOP_OF_EACH]] = True
+    chosen &= ~barred
+    if also is not None:
+        few = (chosen.sum(axis=1) < least)[also[0]]
+        chosen[also[0][few], also[1][few]] = True
+    user, item = np.nonzero(chosen)
+    columns = [*_of_sources(found, sources, user, item), *_of_items(sources, item)]
+    columns += _of_users(sources, histories, user)
+    if repeats:
+        columns += _of_own(sources, histories, user, item)
+    return Pool(
+        user=user,
+        item=item,
+        features=np.stack([values for _, _, values in columns], axis=1).astype(np.float32),
+        names=tuple(name for name, _, _ in columns),
+        groups=tuple(group for _, group, _ in columns),
+        users=users,
+    )
+
+
+Columns = Iterator[tuple[str, str, NDArray[np.float64]]]
+"""Name, group and values of features."""
+
+
+def _places(matrix: csr_array) -> tuple[Ints, Ints]:
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices.astype(np.int64)
+
+
+def _of_sources(found: dict[str, csr_array], sources: Sources, user: Ints, item: Ints) -> Columns:
+    shape = next(iter(found.values())).shape
+    sizes = np.bincount(user, minlength=shape[0])
+    dense = np.zeros(shape)
+    for name, values in found.items():
+        at = _places(values)
+        dense[at] = values.data
+        raw = dense[user, item]
+        dense[at] = 0.0
+        yield from _three(name, _GROUP_OF[name], raw, user, sizes)
+    for name, popular in zip(POPULAR, sources.popularity, strict=True):
+        yield from _three(name, "popularity", np.log1p(popular)[item], user, sizes)
+
+
+def _three(name: str, group: str, raw: NDArray[np.float64], user: Ints, sizes: Ints) -> Columns:
+    """A source's value, the same standardised over a user's pool, and its rank there."""
+    yield name, group, raw
+    yield f"{name}_z", group, standardised(raw, user, sizes)
+    yield f"{name}_rank", group, _ranks(raw, user, sizes)
+
+
+def standardised(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
+    """Values less the mean over each user's pool, in deviations; zeros where all are equal."""
+    users, count = len(sizes), np.maximum(sizes, 1)
+    mean = np.bincount(user, weights=values, minlength=users) / count
+    centred = values - mean[user]
+    deviation = np.sqrt(np.bincount(user, weights=centred**2, minlength=users) / count)
+    return centred / np.where(deviation > 1e-9, deviation, np.inf)[user]
+
+
+def _ranks(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
+    """1 for the best of a user's pool, then 1 / log2(rank + 1)."""
+    order = np.lexsort((-values, user))
+    found = np.empty(len(values))
+    found[order] = np.arange(len(values)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return 1.0 / np.log2(found + 2.0)
+
+
+def _of_items(sources: Sources, item: Ints) -> Columns:
+    level = np.log1p(sources.popularity)
+    level = level - level.mean(axis=1, keepdims=True)
+    for place, (short, long) in enumerate(pairwise(name.removeprefix("popular_") for name in POPULAR)):
+        yield f"velocity_{short}_{long}", "popularity", (level[place] - level[place + 1])[item]
+    yield "age", "item", np.log1p(np.clip(sources.day - sources.first_day, 0.0, NEVER_DAYS))[item]
+    yield "idle", "item", np.log1p(np.clip(sources.day - sources.last_day, 0.0, NEVER_DAYS))[item]
+    yield "total", "popularity", np.log1p(sources.counts)[item]
+
+
+def _of_users(sources: Sources, histories: Histories, user: Ints) -> Columns:
+    users = histories.shape[0]
+    pairs = Pairs.of(histories, ())
+    distinct = np.bincount(pairs.user, minlength=users)
+    taste = np.bincount(pairs.user, weights=np.log1p(sources.counts)[pairs.item], minlength=users)
+    last, first = np.full(users, -np.inf), np.full(users, np.inf)
+    np.maximum.at(last, histories.user, histories.day)
+    np.minimum.at(first, histories.user, histories.day)
+    active = distinct > 0
+    span = np.zeros(users)
+    span[active] = last[active] - first[active]
+    yield "n_interactions", "", np.log1p(np.bincount(histories.user, minlength=users))[user]
+    yield "n_items", "", np.log1p(distinct)[user]
+    yield "user_idle", "", np.log1p(np.clip(sources.day - last, 0.0, NEVER_DAYS))[user]
+    yield "user_span", "", np.log1p(np.clip(span, 0.0, NEVER_DAYS))[user]
+    yield "taste_for_popular", "", (taste / np.maximum(distinct, 1))[user]
+
+
+def _of_own(sources: Sources, histories: Histories, user: Ints, item: Ints) -> Columns:
+    n = histories.shape[1]
+    pairs = Pairs.of(histories, ())
+    key, wanted = pairs.user * n + pairs.item, user * n + item
+    order = np.argsort(key)
+    place = np.searchsorted(key[order], wanted)
+    had = np.zeros(len(wanted), dtype=bool)
+    had[place < len(key)] = key[order[place[place < len(key)]]] == wanted[place < len(key)]
+    since, own_gap = np.full(len(wanted), NEVER_DAYS), np.full(len(wanted), NEVER_DAYS)
+    pair = order[place[had]]
+    since[had] = np.clip(sources.day - pairs.last_day[pair], 0.0, NEVER_DAYS)
+    again = pairs.count[pair] > 1
+    own_gap[np.flatnonzero(had)[again]] = (pairs.last_day - pairs.first_day)[pair][again] / (
+        pairs.count[pair][again] - 1
+    )
+    gap = sources.gap_days[item]
+    yield "had", "own", had.astype(np.float64)
+    yield "since_had", "own", np.log1p(since)
+    yield "own_gap", "own", np.log1p(own_gap)
+    yield "since_over_gap", "own", np.minimum(since / np.maximum(gap, 0.5), 50.0)
+    yield "since_over_own_gap", "own", np.minimum(since / np.maximum(own_gap, 0.5), 50.0)
+    yield "gap", "item", np.log1p(gap)
+    yield "again", "item", sources.again[item]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One window's pools and what was taken."""
+
+    pool: Pool
+    taken: NDArray[np.bool_]
+    """(candidates,)."""
+
+    def sampled(self, random: np.random.Generator) -> "Example":
+        """What was taken, and some of what was not, of the users of whose pool anything was taken."""
+        some = np.bincount(self.pool.user, weights=self.taken, minlength=self.pool.users) > 0
+        drawn = random.random(len(self.taken)) < NEGATIVES / np.maximum(self.pool.sizes, 1)[self.pool.user]
+        kept = some[self.pool.user] & (self.taken | drawn)
+        return Example(self.pool.only(kept), self.taken[kept])
+
+    @property
+    def users(self) -> int:
+        """Users with a candidate that was taken."""
+        return len(np.unique(self.pool.user[self.taken]))
+
+
+def taken(pool: Pool, user: Ints, item: Ints, items: int) -> NDArray[np.bool_]:
+    """(candidates,) whether each candidate is among the pairs of user and item."""
+    return np.isin(pool.user * items + pool.item, user * items + item)
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """What orders a pool."""
+
+    names: tuple[str, ...]
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    trees: lightgbm.Booster | None
+
+    def parts(self, pool: Pool) -> dict[str, NDArray[np.float64]]:
+        """What each of `GROUPS` adds to the score of each candidate; their sum is the score.
+
+        The linear model's part is shared out among the groups of its features, exactly; the trees' stays whole.
+        """
+        assert pool.names == self.names, "a ranker orders pools with the features that it learned"
+        sizes, found = pool.sizes, {group: np.zeros(len(pool.user)) for group in GROUPS}
+        share = 1.0 if self.trees is None else LINEAR_SHARE
+        for column, group in enumerate(pool.groups):
+            if group:
+                weight = self.coefficients[column] / self.deviation[column]
+                # Column by column: a product's bits would follow from how many rows it has.
+                found[group] += weight * pool.features[:, column].astype(np.float64)
+        linear = np.sum([found[group] for group in GROUPS], axis=0)
+        count = np.maximum(sizes, 1)
+
+        def centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return values - (np.bincount(pool.user, weights=values, minlength=pool.users) / count)[pool.user]
+
+        deviation = np.sqrt(np.bincount(pool.user, weights=centred(linear) ** 2, minlength=pool.users) / count)
+        scale = share / np.where(deviation > 1e-9, deviation, np.inf)[pool.user]
+        found = {group: centred(values) * scale for group, values in found.items()}
+        if self.trees is not None and len(pool.user):
+            raw = np.asarray(self.trees.predict(pool.features, num_threads=1), dtype=np.float64)
+            found["trees"] = (1 - share) * standardised(raw, pool.user, sizes)
+        return found
+
+
+def train(examples: list[Example], *, trees: bool, seed: int) -> Ranker:
+    """Learn from windows before T.
+
+    Args:
+        examples: of each window, with the features of its start.
+        trees: whether there is enough to grow trees from; else the linear model stands alone.
+        seed: of the sampling of what was not taken, and of the trees.
+    """
+    random = np.random.default_rng(seed)
+    sampled = [example.sampled(random) for example in examples]
+    names = sampled[0].pool.names
+    features = np.concatenate([example.pool.features for example in sampled])
+    labels = np.concatenate([example.taken for example in sampled])
+    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    deviation = np.where(deviation > 1e-9, deviation, np.inf)
+    linear = LogisticRegression(C=REGULARISATION, max_iter=500).fit((features - mean) / deviation, labels)
+    grown = None
+    if trees:
+        sizes = np.concatenate([example.pool.sizes[example.pool.sizes > 0] for example in sampled])
+        data = lightgbm.Dataset(features, labels, group=sizes, params=TREE_PARAMETERS)
+        grown = lightgbm.train(TREE_PARAMETERS | {"seed": seed}, data, num_boost_round=TREES)
+    return Ranker(names, mean, deviation, linear.coef_[0].astype(np.float64), grown)
+
+
+def best(pool: Pool, scores: NDArray[np.float64], length: int) -> tuple[Ints, Ints]:
+    """The candidates with the largest scores of each user; equal ones in order of item.
+
+    Returns:
+        (users, length) places in the pool, -1 where a user has no more candidates, and (users, length) items, -1 likewise.
+    """
+    order = np.lexsort((pool.item, -scores, pool.user))
+    sizes = pool.sizes
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    first = order[rank < length]
+    places = np.full((pool.users, length), -1)
+    places[pool.user[first], rank[rank < length]] = first
+    return places, np.where(places >= 0, pool.item[places], -1) if len(pool.item) else places

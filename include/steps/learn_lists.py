@@ -1,0 +1,249 @@
+"""Learn how lists are made: the candidate sources as of the lists' T, and the ranker from the windows before it."""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from include.models.candidates import Histories, Sources, fit, text_neighbours
+from include.models.interests import unit
+from include.models.ranker import Example, Pool, Ranker, pool, taken, train
+from include.settings import Settings, Surface
+from include.steps.item_texts import item_text_vectors, text_mean
+from include.steps.plan import SOURCES, ranker_kind
+from include.stores import artefacts, behaviour, lake
+
+log = logging.getLogger(__name__)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WINDOW_DAYS = (1.0, 7.0, 30.0, 90.0)
+ENOUGH_USERS = 200
+"""Users who come back in a window, from which on no longer one is looked for."""
+
+ENOUGH_PAIRS = 2000
+"""Users of all windows, from which on no more than `ranker.windows` of them are learned from."""
+
+MOST_WINDOWS = 24
+LEAST_HISTORY = 0.3
+"""Share of the interactions that lies before the earliest window: what is learned of a start needs a past."""
+
+SCORES_AT_ONCE = 2_000_000
+"""Users times items of one block of pools: 100 MB or so."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What happened before the lists' T, and the items as of it."""
+
+    histories: Histories
+    item_ids: list[str]
+    near: csr_array
+    first_day: NDArray[np.float64]
+    from_day: NDArray[np.float64]
+    until_day: NDArray[np.float64]
+    day: float
+
+    def eligible(self, day: float) -> NDArray[np.bool_]:
+        """(n,) items that were there and could be listed at a time."""
+        return (self.first_day < day) & (self.from_day <= day) & (self.until_day > day)
+
+
+def in_days(moment: datetime) -> float:
+    """Days from the epoch."""
+    return (moment - EPOCH) / timedelta(days=1)
+
+
+def days(column: NDArray[Any]) -> NDArray[np.float64]:
+    """Days from the epoch of an array of times; not a number where there is none."""
+    found = column.astype("datetime64[us]")
+    return np.where(np.isnat(found), np.nan, found.astype(np.int64) / 86_400e6)
+
+
+def read_past(settings: Settings, state: dict[str, Any]) -> Past:
+    """Read what a candidate's lists may follow from: nothing at or after their T."""
+    as_of, snapshot = datetime.fromisoformat(state["lists"]["as_of"]), state["lists"]["lake_snapshot"]
+    with lake.connect(settings) as connection:
+        users = behaviour.users(connection, snapshot, as_of)
+        items = behaviour.items(connection, snapshot, as_of)
+        spans = behaviour.item_spans(connection, snapshot, as_of)
+        ids = items["item_id"].to_pylist()
+        done = behaviour.interactions(connection, snapshot, as_of, users, ids)
+    known = done.item >= 0
+    return Past(
+        histories=Histories(done.user[known], done.item[known], days(done.event_ts[known]), (len(users), len(ids))),
+        item_ids=ids,
+        near=text_neighbours(item_texts(settings, state, items)),
+        first_day=days(spans["first_from"].to_numpy()),
+        from_day=np.nan_to_num(days(spans["available_from"].to_numpy()), nan=-np.inf),
+        until_day=np.nan_to_num(days(spans["available_until"].to_numpy()), nan=np.inf),
+        day=in_days(as_of),
+    )
+
+
+def item_texts(settings: Settings, state: dict[str, Any], items: pa.Table) -> NDArray[np.float32]:
+    """Text vectors of items as the vector table has them: less their mean, of norm 1; zeros without a text."""
+    hashes, raw = item_text_vectors(settings, state, items)
+    described = np.array([name is not None for name in hashes], dtype=bool)
+    return np.where(described[:, None], unit(raw - text_mean(settings, state)), np.float32(0)).astype(np.float32)
+
+
+def _fit(settings: Settings, past: Past, day: float, window_days: float) -> Sources:
+    return fit(
+        past.histories,
+        past.near,
+        past.first_day,
+        day,
+        regularisation=settings.item_factors.regularisation,
+        recent_days=max(7.0, window_days),
+        max_items=settings.item_factors.max_items,
+    )
+
+
+def fit_sources(settings: Settings, past: Past, description: dict[str, Any]) -> str:
+    """Fit the candidate sources as of the lists' T; returns the artefact's id."""
+    window = window_days(settings, past)
+    tensors = _fit(settings, past, past.day, window).tensors()
+    return artefacts.write(settings, SOURCES, tensors, {**description, "items": past.item_ids, "window_days": window})
+
+
+def window_days(settings: Settings, past: Past) -> float:
+    """The setting, or the shortest usual length in which enough users come back; else that with the most."""
+    if settings.ranker.window_days is not None:
+        return settings.ranker.window_days
+    first = np.full(past.histories.shape[0], np.inf)
+    np.minimum.at(first, past.histories.user, past.histories.day)
+    back = []
+    for length in WINDOW_DAYS:
+        start = past.day - length
+        lately = past.histories.user[past.histories.day >= start]
+        back.append(len(np.unique(lately[first[lately] < start])))
+        if back[-1] >= ENOUGH_USERS:
+            return length
+    return WINDOW_DAYS[int(np.argmax(back))]
+
+
+def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
+    """Windows before T, the newest first, each with the features of its own start."""
+    length, found, users = window_days(settings, past), [], 0
+    random = np.random.default_rng(settings.seed)
+    total = len(past.histories.item)
+    for back in range(1, MOST_WINDOWS + 1):
+        start = past.day - back * length
+        before = past.histories.before(start)
+        if len(before.item) < max(1.0, LEAST_HISTORY * total):
+            break
+        if back > settings.ranker.windows and users >= ENOUGH_PAIRS:
+            break
+        example = _example(settings, past, before, start, length, random, repeats=repeats)
+        if example is not None:
+            found.append(example)
+            users += example.users
+        log.info("window %d from %s: %d users so far", back, EPOCH + timedelta(days=start), users)
+    return found
+
+
+def _example(
+    settings: Settings,
+    past: Past,
+    before: Histories,
+    start: float,
+    length: float,
+    random: np.random.Generator,
+    *,
+    repeats: bool,
+) -> Example | None:
+    inside = (past.histories.day >= start) & (past.histories.day < start + length)
+    user, item = past.histories.user[inside], past.histories.item[inside]
+    with_history = np.zeros(past.histories.shape[0], dtype=bool)
+    with_history[before.user] = True
+    users = np.unique(user[with_history[user]])
+    if len(users) > settings.ranker.users_per_window:
+        users = np.sort(random.choice(users, settings.ranker.users_per_window, replace=False))
+    if len(users) == 0:
+        return None
+    sources = _fit(settings, past, start, length)
+    pools = pool_in_blocks(sources, before.only(users), past.eligible(start), repeats=repeats)
+    place = np.full(past.histories.shape[0], -1)
+    place[users] = np.arange(len(users))
+    own = place[user] >= 0
+    return Example(pools, taken(pools, place[user[own]], item[own], past.histories.shape[1]))
+
+
+def pool_in_blocks(sources: Sources, histories: Histories, eligible: NDArray[np.bool_], *, repeats: bool) -> Pool:
+    """The pool of many users, put together of blocks that bound the memory."""
+    users, n = histories.shape
+    size = max(1, SCORES_AT_ONCE // max(n, 1))
+    blocks = [
+        pool(sources, histories.of(start, min(start + size, users)), eligible, repeats=repeats)
+        for start in range(0, users, size)
+    ]
+    return Pool(
+        user=np.concatenate([block.user + number * size for number, block in enumerate(blocks)]),
+        item=np.concatenate([block.item for block in blocks]),
+        features=np.concatenate([block.features for block in blocks]),
+        names=blocks[0].names,
+        groups=blocks[0].groups,
+        users=users,
+    )
+
+
+def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *, repeats: bool) -> str:
+    """Learn from the windows before T which candidates users take; returns the artefact's id.
+
+    Where there is too little to learn from, the artefact says so, and lists keep the blend.
+    """
+    kind, seen = ranker_kind(repeats), examples(settings, past, repeats=repeats)
+    users = sum(example.users for example in seen)
+    facts = {
+        **description,
+        "repeats": repeats,
+        "window_days": window_days(settings, past),
+        "windows": len(seen),
+        "users": users,
+    }
+    if users < settings.ranker.min_users:
+        why = f"{users} users to learn from, and at least {settings.ranker.min_users} are needed"
+        log.info("lists keep the blend: %s", why)
+        return artefacts.write(settings, kind, {"none": np.zeros(0)}, {**facts, "model": "blend", "why": why})
+    with_trees = users >= settings.ranker.min_users_for_trees and len(seen) >= 4
+    learned = train(seen, trees=with_trees, seed=settings.seed)
+    tensors = {"mean": learned.mean, "deviation": learned.deviation, "coefficients": learned.coefficients}
+    facts |= {"features": list(learned.names), "model": "linear and trees" if with_trees else "linear"}
+    texts = {} if learned.trees is None else {"trees.txt": learned.trees.model_to_string()}
+    return artefacts.write(settings, kind, tensors, facts, texts)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What orders the lists of a surface."""
+
+    sources: Sources
+    ranker: Ranker
+    items: list[str]
+
+
+def load_ranking(settings: Settings, state: dict[str, Any], surface: Surface) -> Ranking | None:
+    """The sources and the ranker that a candidate names; None where lists keep the blend."""
+    name = state["artefacts"].get(ranker_kind(surface.show_seen))
+    if name is None:
+        return None
+    description = artefacts.describe(settings, name)
+    if description["model"] == "blend":
+        return None
+    tensors, _ = artefacts.read(settings, name)
+    with_trees = description["model"] == "linear and trees"
+    grown = lightgbm.Booster(model_str=artefacts.read_text(settings, name, "trees.txt")) if with_trees else None
+    fitted, facts = artefacts.read(settings, state["artefacts"][SOURCES])
+    return Ranking(
+        sources=Sources.of(fitted),
+        ranker=Ranker(
+            tuple(description["features"]), tensors["mean"], tensors["deviation"], tensors["coefficients"], grown
+        ),
+        items=facts["items"],
+    )

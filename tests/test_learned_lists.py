@@ -1,0 +1,105 @@
+"""Lists that a learned ranker orders: how it is named, what it falls back to, and that an update leaves what a rebuild gives."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from include.settings import Ranker, Settings
+from include.steps.land import land
+from include.steps.plan import plan_rebuild, plan_recommend, plan_update
+from include.stores import artefacts, vectors
+from tests import samples
+from tests.test_path import cleaned, published, same_exports
+
+USERS, ITEMS, HOURS = 40, 50, 12
+RANKER = Ranker(window_days=1 / 24, min_users=20, min_users_for_trees=20)
+
+
+def landed(settings: Settings, folder: Any, rows: list[dict[str, Any]]) -> None:
+    land(settings, samples.write(folder / "events.jsonl", rows), format="canonical", arrival="event")
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory) -> tuple[Settings, dict[str, Any], dict[str, Any]]:
+    """A home whose ranker was trained, and an update of a few users after it."""
+    folder = tmp_path_factory.mktemp("learned")
+    settings = Settings(home=folder / "home", ranker=RANKER)
+    rows = samples.events(1500, users=USERS, items=ITEMS, hours=HOURS)
+    landed(settings, folder, rows)
+    items = samples.write(folder / "items.jsonl", samples.items(ITEMS - 2))
+    land(settings, items, format="canonical", arrival=samples.FIRST)
+    cleaned(settings)
+    first = published(settings, plan_recommend(settings))
+    when = samples.FIRST + timedelta(hours=HOURS, minutes=30)
+    more = [
+        {**rows[0], "event_id": f"more{n}", "user_id": f"u{n % 3}", "item_id": f"i{n}", "event_ts": when.isoformat()}
+        for n in range(6)
+    ]
+    new = {**rows[0], "event_id": "new", "user_id": "newcomer", "item_id": "i4", "event_ts": when.isoformat()}
+    landed(settings, folder / "later", [*more, new])
+    cleaned(settings)
+    return settings, first, published(settings, plan_update(settings))
+
+
+def test_a_publication_names_its_ranker_and_what_it_learned_from(learned):
+    settings, first, _ = learned
+    described = artefacts.describe(settings, first["artefacts"]["ranker"])
+    assert described["model"] == "linear and trees"
+    assert described["trained_until"] == first["as_of"]
+    assert described["windows"] >= 4
+    assert described["users"] >= RANKER.min_users
+    assert {"ease", "text_long_z", "popular_24h_rank", "age"} <= set(described["features"])
+    assert artefacts.read_text(settings, first["artefacts"]["ranker"], "trees.txt").startswith("tree")
+    assert artefacts.describe(settings, first["artefacts"]["sources"])["trained_until"] == first["as_of"]
+
+
+def test_what_a_score_is_made_of_adds_up(learned):
+    settings, first, _ = learned
+    table = first["tables"]["recommendations_home"]
+    rows = vectors.read(settings, first["encoder_id"], "recommendations_home", table["version"]).to_pylist()
+    assert len(rows) == USERS
+    for row in rows:
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        for score, reasons in zip(row["scores"], row["reasons"], strict=True):
+            parts = [value for name, value in reasons.items() if name != "because"]
+            assert sum(parts) == pytest.approx(score, abs=1e-5)
+    trees = [reasons["trees"] for row in rows for reasons in row["reasons"]]
+    assert max(trees) > 0 > min(trees)
+
+
+def test_an_update_keeps_sources_and_ranker_and_leaves_what_a_rebuild_gives(learned, tmp_path):
+    settings, first, update = learned
+    assert update["base"] == first["id"]
+    assert update["run"]["users"]["touched"] == 4
+    assert update["artefacts"] == first["artefacts"]
+    rebuilt = published(settings, plan_rebuild(settings, publication=update["id"]))
+    assert rebuilt["run"]["users"]["touched"] == rebuilt["run"]["users"]["total"]
+    assert rebuilt["artefacts"] == update["artefacts"]
+    same_exports(settings, rebuilt, settings, update, tmp_path)
+
+
+def test_fresh_lists_take_sources_of_their_own_time_and_a_young_ranker(learned):
+    settings, first, update = learned
+    fresh = published(settings, plan_recommend(settings))
+    assert fresh["lists"]["as_of"] == update["as_of"] > first["lists"]["as_of"]
+    assert fresh["artefacts"]["ranker"] == first["artefacts"]["ranker"]
+    assert fresh["artefacts"]["sources"] != first["artefacts"]["sources"]
+    older = settings.model_copy(update={"ranker": RANKER.model_copy(update={"max_age_days": 1e-3})})
+    older.__dict__.pop("hash", None)
+    plan = plan_recommend(older, samples.FIRST + timedelta(hours=HOURS + 2), beyond_data=True)
+    retrained = published(older, plan)
+    assert retrained["artefacts"]["ranker"] != fresh["artefacts"]["ranker"]
+
+
+def test_with_too_few_users_the_lists_keep_the_blend_and_say_so(learned, tmp_path):
+    settings, _, _ = learned
+    few = settings.model_copy(update={"ranker": RANKER.model_copy(update={"min_users": 10_000})})
+    few.__dict__.pop("hash", None)
+    made = published(few, plan_rebuild(few))
+    described = artefacts.describe(few, made["artefacts"]["ranker"])
+    assert described["model"] == "blend"
+    assert "10000 are needed" in described["why"]
+    table = made["tables"]["recommendations_home"]
+    rows = vectors.read(few, made["encoder_id"], "recommendations_home", table["version"]).to_pylist()
+    assert not any("trees" in reasons for row in rows for reasons in row["reasons"])
