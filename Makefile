@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DATASET ?= ml-100k
 
-.PHONY: help install env demo up down test test-cluster prove-incremental prove-retail prove-backfill prove-switch lint bench sql lock
+.PHONY: help install env demo up down test test-cluster prove-incremental prove-retail prove-backfill prove-switch prove-updates lint bench sql lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ prove-backfill: install ## Corrected hours are backfilled under a real scheduler
 
 prove-switch: install ## Another encoder as a challenger: shadow, comparison, approval in a real Airflow, switch, way back
 	@$(BIN)/python -m pytest -m "not cluster" tests/test_switch_encoder.py tests/test_scheduler.py -k "switch_encoder or history or encoder"
+
+prove-updates: install ## What updates of few users cost beside a rebuild, over the number of users (an hour)
+	@$(BIN)/python -m benchmarks.bench_updates
 
 lint: install ## ruff, mypy, sqlfluff, import contracts, hadolint, compose-lint
 	$(BIN)/ruff check .

@@ -1,0 +1,142 @@
+"""Candidate sources and the ranker: against plain loops, bit by bit, and blind to what comes later."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from include.models.candidates import (
+    DECAY_DAYS,
+    POPULAR,
+    Histories,
+    Pairs,
+    Sources,
+    fit,
+    scores,
+    strongest,
+    text_neighbours,
+)
+from include.models.interests import unit
+from include.models.ranker import GROUPS, Example, best, pool, taken, train
+
+USERS, ITEMS, DAY = 60, 80, 100.0
+
+
+def histories(seed: int = 1, *, events: int = 1500) -> Histories:
+    """Users with a taste for a third of the items, over a hundred days and then five more."""
+    random = np.random.default_rng(seed)
+    user = np.sort(random.integers(0, USERS, events))
+    item = (random.integers(0, ITEMS // 3, events) * 3 + user % 3) % ITEMS
+    day = np.round(random.uniform(0.0, DAY + 5, events), 1)  # with ties
+    order = np.lexsort((day, user))
+    return Histories(user[order], item[order], day[order], (USERS, ITEMS))
+
+
+def near(seed: int = 2) -> csr_array:
+    return text_neighbours(unit(np.random.default_rng(seed).normal(size=(ITEMS, 12))))
+
+
+def fitted(known: Histories, day: float = DAY) -> Sources:
+    return fit(known, near(), np.zeros(ITEMS), day, regularisation=20.0, recent_days=7.0, max_items=1000)
+
+
+@pytest.fixture(scope="module")
+def sources() -> Sources:
+    return fitted(histories())
+
+
+def test_pairs_equal_a_plain_loop():
+    known = histories().before(DAY)
+    pairs = Pairs.of(known, (DECAY_DAYS,))
+    assert list(zip(pairs.user, -pairs.last_day, pairs.item, strict=True)) == sorted(
+        zip(pairs.user, -pairs.last_day, pairs.item, strict=True)
+    )
+    for row in range(0, len(pairs.user), 7):
+        own = known.user == pairs.user[row]
+        days = known.day[own & (known.item == pairs.item[row])]
+        last = known.day[own].max()
+        assert pairs.count[row] == len(days)
+        assert (pairs.first_day[row], pairs.last_day[row]) == (days.min(), days.max())
+        assert pairs.decayed[DECAY_DAYS][row] == pytest.approx(sum(0.5 ** ((last - day) / DECAY_DAYS) for day in days))
+        newest = {max(known.day[own & (known.item == item)]) for item in set(known.item[own])}
+        assert pairs.rank[row] == sum(day > days.max() for day in newest), "items of one moment share a rank"
+
+
+def test_strongest_keeps_the_largest_positive_entries_of_each_row():
+    matrix = csr_array(np.array([[0.5, -1.0, 0.2, 0.9], [0.0, 0.1, 0.0, 0.0], [-1.0, -2.0, 0.0, 0.0]]))
+    assert strongest(matrix, 2).toarray().tolist() == [[0.5, 0, 0, 0.9], [0, 0.1, 0, 0], [0, 0, 0, 0]]
+
+
+def test_what_comes_later_changes_nothing(sources):
+    again = fitted(histories().before(DAY))
+    for name, values in sources.tensors().items():
+        np.testing.assert_array_equal(values, again.tensors()[name], err_msg=name)
+    assert len(histories().before(DAY).item) < len(histories().item), "something does come later"
+
+
+def test_popularity_and_transitions_are_what_they_say():
+    day = np.array([98.0, 99.0, 99.0, 100.0])
+    known = Histories(np.array([0, 0, 1, 1]), np.array([4, 5, 4, 5]), day, (USERS, ITEMS))
+    found = fitted(known, 101.0)
+    week = POPULAR.index("popular_168h")
+    assert found.popularity[week, 4] == pytest.approx(0.5 ** (3 / 7) + 0.5 ** (2 / 7))
+    assert found.transitions[4, 5] == pytest.approx(2 / (2 + 10.0)), "twice out of twice, shrunk"
+    assert found.transitions[5, 4] == 0.0
+
+
+def test_sources_are_kept_and_read_again_to_the_same_scores(sources):
+    again = Sources.of(sources.tensors())
+    known = histories().before(DAY)
+    for (name, one), (_, other) in zip(
+        scores(sources, known, repeats=True), scores(again, known, repeats=True), strict=True
+    ):
+        assert (csr_array(one) != csr_array(other)).nnz == 0, name
+
+
+def test_a_user_s_pool_has_the_same_bits_whoever_else_is_scored(sources):
+    known, eligible = histories().before(DAY), np.arange(ITEMS) % 11 != 0
+    everyone = pool(sources, known, eligible, repeats=True)
+    few = np.array([3, 17, 40])
+    alone = pool(sources, known.only(few), eligible, repeats=True)
+    kept = np.isin(everyone.user, few)
+    np.testing.assert_array_equal(everyone.item[kept], alone.item)
+    np.testing.assert_array_equal(everyone.features[kept], alone.features)
+
+
+def test_a_pool_holds_only_what_may_be_listed(sources):
+    known, eligible = histories().before(DAY), np.arange(ITEMS) % 11 != 0
+    unseen = pool(sources, known, eligible, repeats=False)
+    assert eligible[unseen.item].all()
+    assert not set(zip(unseen.user, unseen.item, strict=True)) & set(zip(known.user, known.item, strict=True))
+    again = pool(sources, known, eligible, repeats=True)
+    assert set(zip(again.user, again.item, strict=True)) & set(zip(known.user, known.item, strict=True))
+    assert np.isfinite(again.features).all()
+
+
+def examples() -> list[Example]:
+    found, known = [], histories()
+    for start in (70.0, 77.0, 84.0, 91.0):
+        candidates = pool(fitted(known, start), known.before(start), np.ones(ITEMS, dtype=bool), repeats=False)
+        inside = (known.day >= start) & (known.day < start + 7)
+        found.append(Example(candidates, taken(candidates, known.user[inside], known.item[inside], ITEMS)))
+    return found
+
+
+@pytest.mark.parametrize("trees", [True, False])
+def test_a_ranker_learns_what_users_take_and_its_parts_add_up(trees):
+    learned = examples()
+    ranker = train(learned[1:], trees=trees, seed=3)
+    candidates, took = learned[0].pool, learned[0].taken
+    parts = ranker.parts(candidates)
+    assert tuple(parts) == GROUPS
+    total = np.sum(list(parts.values()), axis=0)
+    assert total[took].mean() > total[~took].mean() + 0.5
+    assert (parts["trees"] != 0).any() == trees
+    again = train(learned[1:], trees=trees, seed=3)
+    np.testing.assert_array_equal(np.sum(list(again.parts(candidates).values()), axis=0), total)
+
+    places, items = best(candidates, total, 5)
+    for user in range(USERS):
+        own = np.flatnonzero(candidates.user == user)
+        expected = sorted(own, key=lambda place: (-total[place], candidates.item[place]))[:5]
+        assert [place for place in places[user] if place >= 0] == expected
+        assert items[user][: len(expected)].tolist() == candidates.item[expected].tolist()
