@@ -11,7 +11,7 @@ evidence; item cosine with time decay (Y. Ding and X. Li, "Time Weight Collabora
 and, for what is had again, a user's own counts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -44,6 +44,12 @@ OWN_EVIDENCE = 5.0
 TRANSITION_SPAN = 5
 TRANSITION_PRIOR = 10.0
 LAST = 3
+RECENT_USERS = 2_000
+"""Recent neighbours, at most, the latest ones: it bounds what a user costs."""
+
+ENTRIES_AT_ONCE = 20_000_000
+"""Entries of a block of an item-to-item matrix, at most: 250 MB or so."""
+
 NEVER_DAYS = 10_000.0
 """Stands for a time that never was."""
 
@@ -229,8 +235,13 @@ def fit(
     marks = pairs.matrix(np.ones(len(pairs.item)), np.ones(len(pairs.item), dtype=bool), (users, n))
     ease = _ease(marks, counts, regularisation, max_items)
     trust = counts / (counts + OWN_EVIDENCE)
-    borrowed = csr_array(ease @ near.T)
-    smoothed = csr_array(ease.multiply(trust[None, :])) + csr_array(borrowed.multiply(1 - trust[None, :]))
+    towards = csr_array(near.T)
+
+    def smoothed(rows: slice) -> csr_array:
+        own = csr_array(ease[rows])
+        borrowed = csr_array((own @ towards).multiply(1 - trust[None, :]))
+        return csr_array(csr_array(own.multiply(trust[None, :])) + borrowed)
+
     gap_days, again = _repurchase(known)
     return Sources(
         day=day,
@@ -241,7 +252,7 @@ def fit(
         gap_days=gap_days,
         again=again,
         ease=_kept(ease),
-        smoothed=_kept(strongest(smoothed, NEIGHBOURS)),
+        smoothed=_kept(_strongest_by_rows(smoothed, n)),
         cosine=_kept(_cosine(pairs, users, n)),
         transitions=_kept(_transitions(pairs, n)),
         text=_kept(near),
@@ -270,6 +281,18 @@ def strongest(matrix: csr_array, most: int) -> csr_array:
             kept[first + weakest] = False
     indptr = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
     return csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+
+
+def _strongest_by_rows(of: Callable[[slice], csr_array], n: int) -> csr_array:
+    """The largest positive entries of each row of an (n, n) matrix that is made some rows at a time, to bound the memory."""
+    size = max(1, ENTRIES_AT_ONCE // max(n, 1))
+    blocks = [strongest(of(slice(start, min(start + size, n))), NEIGHBOURS) for start in range(0, n, size)]
+    return csr_array(vstack(blocks, format="csr")) if blocks else csr_array((n, n))
+
+
+def entries(matrix: csr_array) -> tuple[Ints, Ints]:
+    """Row and column of each entry."""
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices.astype(np.int64)
 
 
 def _strongest_of_dense(matrix: NDArray[np.floating], most: int) -> csr_array:
@@ -320,9 +343,15 @@ def _cosine(pairs: Pairs, users: int, n: int) -> csr_array:
     values = pairs.matrix(np.sqrt(pairs.decayed[DECAY_DAYS]), pairs.rank < LONGEST, (users, n))
     norms = np.sqrt(np.bincount(values.indices, weights=values.data**2, minlength=n))
     values.data = values.data / np.where(norms == 0, 1.0, norms)[values.indices]
-    gram = csr_array(values.T @ values)
-    gram.setdiag(0.0)
-    return strongest(gram, NEIGHBOURS)
+    by_item = csr_array(values.T)
+
+    def alike(rows: slice) -> csr_array:
+        found = csr_array(by_item[rows] @ values)
+        row, column = entries(found)
+        found.data[row + rows.start == column] = 0.0
+        return found
+
+    return _strongest_by_rows(alike, n)
 
 
 def _transitions(pairs: Pairs, n: int) -> csr_array:
@@ -344,7 +373,11 @@ def _transitions(pairs: Pairs, n: int) -> csr_array:
 
 
 def _recent_users(pairs: Pairs, since: float, users: int, n: int) -> csr_array:
-    found = pairs.matrix(np.ones(len(pairs.item)), pairs.last_day >= since, (users, n))
+    last_day = np.full(users, -np.inf)
+    np.maximum.at(last_day, pairs.user, pairs.last_day)
+    latest = np.zeros(users, dtype=bool)
+    latest[np.lexsort((np.arange(users), -last_day))[:RECENT_USERS]] = True
+    found = pairs.matrix(np.ones(len(pairs.item)), (pairs.last_day >= since) & latest[pairs.user], (users, n))
     found = csr_array(found[np.diff(found.indptr) > 0])
     found.data = found.data / np.repeat(np.sqrt(np.diff(found.indptr)), np.diff(found.indptr))
     return found

@@ -21,6 +21,7 @@ from include.models.candidates import (
     Histories,
     Pairs,
     Sources,
+    entries,
     scores,
     strongest,
 )
@@ -128,12 +129,12 @@ def pool(
         barred[histories.user, histories.item] = True
     found = {name: csr_array(values) for name, values in scores(sources, histories, repeats=repeats)}
     for values in found.values():
-        user, item = _places(values)
+        user, item = entries(values)
         allowed = ~barred[user, item]
         best = strongest(
             csr_array((values.data[allowed], (user[allowed], item[allowed])), shape=(users, n)), TOP_OF_EACH
         )
-        chosen[_places(best)] = True
+        chosen[entries(best)] = True
     for popular in sources.popularity:
         chosen[:, np.lexsort((np.arange(n), -popular, ~eligible))[:TOP_OF_EACH]] = True
     chosen &= ~barred
@@ -159,16 +160,12 @@ Columns = Iterator[tuple[str, str, NDArray[np.float64]]]
 """Name, group and values of features."""
 
 
-def _places(matrix: csr_array) -> tuple[Ints, Ints]:
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices.astype(np.int64)
-
-
 def _of_sources(found: dict[str, csr_array], sources: Sources, user: Ints, item: Ints) -> Columns:
     shape = next(iter(found.values())).shape
     sizes = np.bincount(user, minlength=shape[0])
     dense = np.zeros(shape)
     for name, values in found.items():
-        at = _places(values)
+        at = entries(values)
         dense[at] = values.data
         raw = dense[user, item]
         dense[at] = 0.0
