@@ -136,12 +136,16 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
             f"ATTACH {_literal(f'ducklake:{address}')} AS {ALIAS} "
             f"({mode}, DATA_PATH {_literal(f'{data(settings)}/')}, {options}, DATA_INLINING_ROW_LIMIT 0)"
         )
+        if not read_only:
+            # The lake's row groups end by bytes, which asks for it of whoever writes. Reads keep their order.
+            engine.execute("SET preserve_insertion_order = false")
         try:
             with engine.cursor() as connection:
                 connection.execute(f"USE {ALIAS}")
                 yield connection
         finally:
             engine.execute(f"DETACH {ALIAS}")
+            engine.execute("RESET preserve_insertion_order")
             for name in ("catalogue", "object_store"):
                 engine.execute(f"DROP SECRET IF EXISTS {name}")
 

@@ -87,15 +87,10 @@ def merge_files(settings: Settings) -> int:
     if not lake.exists(settings):
         return 0
     with lake.connect(settings, read_only=False) as connection:
-        # Row groups that end by bytes ask for it, as in dbt_project/profiles.yml. Reads keep their order.
-        connection.execute("SET preserve_insertion_order = false")
-        try:
-            done = connection.execute(
-                f"CALL ducklake_rewrite_data_files('{lake.ALIAS}', delete_threshold => {REWRITE_DELETED})"
-            ).fetchall()
-            done += connection.execute(f"CALL ducklake_merge_adjacent_files('{lake.ALIAS}')").fetchall()
-        finally:
-            connection.execute("RESET preserve_insertion_order")
+        done = connection.execute(
+            f"CALL ducklake_rewrite_data_files('{lake.ALIAS}', delete_threshold => {REWRITE_DELETED})"
+        ).fetchall()
+        done += connection.execute(f"CALL ducklake_merge_adjacent_files('{lake.ALIAS}')").fetchall()
     return sum(int(row[2]) for row in done)
 
 
