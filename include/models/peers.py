@@ -19,10 +19,10 @@ from implicit.als import AlternatingLeastSquares
 from implicit.nearest_neighbours import BM25Recommender, CosineRecommender
 from implicit.utils import ParameterWarning
 from numpy.typing import NDArray
-from scipy.linalg import cholesky
-from scipy.linalg.lapack import dpotri
 from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
+
+from include.models.factors import item_to_item
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -110,14 +110,8 @@ def ease(history: History, *, regularisation: float) -> Callable[[Setting], Scor
         raise CannotFit(
             f"{len(used):,} items were used; EASE is dense, and {MOST_EASE_ITEMS:,} are the most it takes here"
         )
-    marks = history.marks[:, used]
-    gram = np.asarray((marks.T @ marks).todense(order="F"), dtype=np.float64)
-    gram[np.diag_indices_from(gram)] += regularisation
-    inverse, failed = dpotri(cholesky(gram, lower=True, overwrite_a=True), lower=1, overwrite_c=1)
-    assert failed == 0
-    inverse += np.tril(inverse, -1).T
-    weights = inverse / -np.diag(inverse).copy()
-    np.fill_diagonal(weights, 0.0)
+    marks = csr_array(history.marks[:, used])
+    weights = item_to_item(marks, regularisation)
 
     def with_query(query: Setting) -> Scores:
         queries = recency_weights(history, query["power"])[:, used]

@@ -183,19 +183,36 @@ def _three(name: str, group: str, raw: NDArray[np.float64], user: Ints, sizes: I
 
 def standardised(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
     """Values less the mean over each user's pool, in deviations; zeros where all are equal."""
-    users, count = len(sizes), np.maximum(sizes, 1)
-    mean = np.bincount(user, weights=values, minlength=users) / count
-    centred = values - mean[user]
-    deviation = np.sqrt(np.bincount(user, weights=centred**2, minlength=users) / count)
-    return centred / np.where(deviation > 1e-9, deviation, np.inf)[user]
+    centred = _centred(values, user, sizes)
+    return centred / _deviation(centred, user, sizes)
+
+
+def _centred(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
+    """Values less the mean over each user's pool."""
+    return values - _means(values, user, sizes)[user]
+
+
+def _deviation(centred: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
+    """For each candidate the deviation of its user's pool; infinity where all are equal."""
+    deviation = np.sqrt(_means(centred**2, user, sizes))
+    return np.where(deviation > 1e-9, deviation, np.inf)[user]
+
+
+def _means(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
+    return np.bincount(user, weights=values, minlength=len(sizes)) / np.maximum(sizes, 1)
 
 
 def _ranks(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
     """1 for the best of a user's pool, then 1 / log2(rank + 1)."""
     order = np.lexsort((-values, user))
     found = np.empty(len(values))
-    found[order] = np.arange(len(values)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    found[order] = _places(sizes)
     return 1.0 / np.log2(found + 2.0)
+
+
+def _places(sizes: Ints) -> Ints:
+    """0, 1, … within each user's candidates, where they stand in order of user."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def _of_items(sources: Sources, item: Ints) -> Columns:
@@ -301,14 +318,8 @@ class Ranker:
                 # Column by column: a product's bits would follow from how many rows it has.
                 found[group] += weight * pool.features[:, column].astype(np.float64)
         linear = np.sum([found[group] for group in GROUPS], axis=0)
-        count = np.maximum(sizes, 1)
-
-        def centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            return values - (np.bincount(pool.user, weights=values, minlength=pool.users) / count)[pool.user]
-
-        deviation = np.sqrt(np.bincount(pool.user, weights=centred(linear) ** 2, minlength=pool.users) / count)
-        scale = share / np.where(deviation > 1e-9, deviation, np.inf)[pool.user]
-        found = {group: centred(values) * scale for group, values in found.items()}
+        scale = share / _deviation(_centred(linear, pool.user, sizes), pool.user, sizes)
+        found = {group: _centred(values, pool.user, sizes) * scale for group, values in found.items()}
         if self.trees is not None and len(pool.user):
             raw = np.asarray(self.trees.predict(pool.features, num_threads=1), dtype=np.float64)
             found["trees"] = (1 - share) * standardised(raw, pool.user, sizes)
@@ -346,8 +357,7 @@ def best(pool: Pool, scores: NDArray[np.float64], length: int) -> tuple[Ints, In
         (users, length) places in the pool, -1 where a user has no more candidates, and (users, length) items, -1 likewise.
     """
     order = np.lexsort((pool.item, -scores, pool.user))
-    sizes = pool.sizes
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rank = _places(pool.sizes)
     first = order[rank < length]
     places = np.full((pool.users, length), -1)
     places[pool.user[first], rank[rank < length]] = first

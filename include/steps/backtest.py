@@ -21,12 +21,13 @@ from include.columns import VectorTable
 from include.durations import duration
 from include.errors import BadInput, GateFailed
 from include.models import metrics, peers
+from include.models.interests import MICROSECONDS_PER_DAY
 from include.models.peers import PEERS, History
 from include.settings import Settings, Surface
 from include.steps.chain import STEPS
 from include.steps.embed_texts import embed_texts
 from include.steps.keep_texts import keep_texts
-from include.steps.plan import plan_rebuild, ranker_kind
+from include.steps.plan import gated, plan_rebuild, ranker_kind
 from include.stores import artefacts, backtests, behaviour, lake, publications, vectors
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,6 @@ REPEATS = "own_frequency"
 """A peer for surfaces that show what users had already; elsewhere nothing of its own would be left."""
 COLD = 5
 """Items with fewer interactions than this before a cut are cold."""
-DAY = np.timedelta64(1, "D") / np.timedelta64(1, "us")
 LISTS = pa.schema(
     [
         ("method", pa.string()),
@@ -87,11 +87,7 @@ def plan_backtest(
     policy = _surface(settings, surface)
     if out and Path(out).exists() and not Path(out).is_dir():
         raise BadInput(f"--out {out}: is a file; name a folder")
-    snapshot = lake.gated_snapshot(settings)
-    if snapshot is None:
-        raise BadInput(
-            f"no snapshot of the lake in {settings.home} has passed the gate yet: run `python -m include clean`"
-        )
+    snapshot = gated(settings)
     with lake.connect(settings) as connection:
         newest, first = behaviour.default_as_of(connection, snapshot), behaviour.first_event(connection, snapshot)
     end = until or newest
@@ -214,7 +210,7 @@ def _known(settings: Settings, plan: Plan, cut: datetime) -> Known:
         ids = items["item_id"].to_pylist()
         done = behaviour.interactions(connection, snapshot, cut, users, ids)
     shape = (len(users), len(ids))
-    age = (np.datetime64(behaviour.naive(cut), "us") - done.event_ts).astype(np.float64) / DAY
+    age = (np.datetime64(behaviour.naive(cut), "us") - done.event_ts).astype(np.float64) / MICROSECONDS_PER_DAY
     there = done.item >= 0
     likes = there & (done.weight > 0)
     return Known(

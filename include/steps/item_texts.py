@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from include.errors import BadInput
 from include.models.encoder import dimension
+from include.models.interests import unit
 from include.models.texts import item_text, text_hash
 from include.settings import Settings
 from include.steps.plan import TEXT_MEAN
@@ -37,6 +38,17 @@ def item_text_vectors(
     named = [name for name in hashes if name is not None]
     found[described] = vectors.text_vectors(settings, state["encoder_id"], named, width)
     return hashes, found
+
+
+def centred_text_vectors(
+    settings: Settings, state: dict[str, Any], items: pa.Table
+) -> tuple[list[str | None], NDArray[np.float32]]:
+    """Text hash and text vector of each item as the vector table has it: less the mean, of norm 1; zeros without a text."""
+    hashes, raw = item_text_vectors(settings, state, items)
+    described = np.array([name is not None for name in hashes], dtype=bool)
+    return hashes, np.where(described[:, None], unit(raw - text_mean(settings, state)), np.float32(0)).astype(
+        np.float32
+    )
 
 
 def text_mean(settings: Settings, state: dict[str, Any]) -> NDArray[np.float32]:

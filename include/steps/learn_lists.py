@@ -7,15 +7,14 @@ from typing import Any
 
 import lightgbm
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from include.models.candidates import Histories, Sources, fit, text_neighbours
-from include.models.interests import unit
+from include.models.interests import MICROSECONDS_PER_DAY
 from include.models.ranker import Example, Pool, Ranker, pool, taken, train
 from include.settings import Settings, Surface
-from include.steps.item_texts import item_text_vectors, text_mean
+from include.steps.item_texts import centred_text_vectors
 from include.steps.plan import SOURCES, ranker_kind
 from include.stores import artefacts, behaviour, lake
 
@@ -62,7 +61,7 @@ def in_days(moment: datetime) -> float:
 def days(column: NDArray[Any]) -> NDArray[np.float64]:
     """Days from the epoch of an array of times; not a number where there is none."""
     found = column.astype("datetime64[us]")
-    return np.where(np.isnat(found), np.nan, found.astype(np.int64) / 86_400e6)
+    return np.where(np.isnat(found), np.nan, found.astype(np.int64) / MICROSECONDS_PER_DAY)
 
 
 def read_past(settings: Settings, state: dict[str, Any]) -> Past:
@@ -78,19 +77,12 @@ def read_past(settings: Settings, state: dict[str, Any]) -> Past:
     return Past(
         histories=Histories(done.user[known], done.item[known], days(done.event_ts[known]), (len(users), len(ids))),
         item_ids=ids,
-        near=text_neighbours(item_texts(settings, state, items)),
+        near=text_neighbours(centred_text_vectors(settings, state, items)[1]),
         first_day=days(spans["first_from"].to_numpy()),
         from_day=np.nan_to_num(days(spans["available_from"].to_numpy()), nan=-np.inf),
         until_day=np.nan_to_num(days(spans["available_until"].to_numpy()), nan=np.inf),
         day=in_days(as_of),
     )
-
-
-def item_texts(settings: Settings, state: dict[str, Any], items: pa.Table) -> NDArray[np.float32]:
-    """Text vectors of items as the vector table has them: less their mean, of norm 1; zeros without a text."""
-    hashes, raw = item_text_vectors(settings, state, items)
-    described = np.array([name is not None for name in hashes], dtype=bool)
-    return np.where(described[:, None], unit(raw - text_mean(settings, state)), np.float32(0)).astype(np.float32)
 
 
 def _fit(settings: Settings, past: Past, day: float, window_days: float) -> Sources:
@@ -233,10 +225,9 @@ def load_ranking(settings: Settings, state: dict[str, Any], surface: Surface) ->
     name = state["artefacts"].get(ranker_kind(surface.show_seen))
     if name is None:
         return None
-    description = artefacts.describe(settings, name)
+    tensors, description = artefacts.read(settings, name)
     if description["model"] == "blend":
         return None
-    tensors, _ = artefacts.read(settings, name)
     with_trees = description["model"] == "linear and trees"
     grown = lightgbm.Booster(model_str=artefacts.read_text(settings, name, "trees.txt")) if with_trees else None
     fitted, facts = artefacts.read(settings, state["artefacts"][SOURCES])

@@ -52,7 +52,7 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
     Raises:
         BadInput: nothing is gated yet, T precedes the newest publication's, or that one is of another encoder.
     """
-    snapshot = _gated(settings)
+    snapshot = gated(settings)
     base = _base(settings)
     with lake.connect(settings) as connection:
         as_of = until or behaviour.default_as_of(connection, snapshot)
@@ -75,7 +75,7 @@ def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_
         as_of: T; by default the end of the last gated arrival hour of events.
         beyond_data: let T exceed the default T; otherwise the earlier of the two is taken.
     """
-    snapshot = _gated(settings)
+    snapshot = gated(settings)
     base = _base(settings)
     with lake.connect(settings) as connection:
         newest = behaviour.default_as_of(connection, snapshot)
@@ -107,7 +107,7 @@ def plan_rebuild(
     """
     source = publications.manifest(settings, publication) if publication else None
     if source or snapshot is None:
-        snapshot = source["lake_snapshot"] if source else _gated(settings)
+        snapshot = source["lake_snapshot"] if source else gated(settings)
     if source:
         settings = settings.with_encoder(source.get("encoder"))
         _refuse_another_encoder(settings, source)
@@ -182,7 +182,7 @@ def plan_catching_up(settings: Settings, line: str) -> dict[str, Any]:
     Returns:
         As `plan_update` does; `candidate` is None where it is there already.
     """
-    snapshot, serving, base = _gated(settings), publications.serving(settings), publications.newest_of(settings, line)
+    snapshot, serving, base = gated(settings), publications.serving(settings), publications.newest_of(settings, line)
     if base is None:
         raise BadInput(f"nothing is left of the challenger's line {line}: it was pruned")
     settings = settings.with_encoder(base.get("encoder"))
@@ -264,7 +264,12 @@ def _go_on(
     )
 
 
-def _gated(settings: Settings) -> int:
+def gated(settings: Settings) -> int:
+    """The newest gated snapshot.
+
+    Raises:
+        BadInput: there is none yet.
+    """
     snapshot = lake.gated_snapshot(settings)
     if snapshot is None:
         raise BadInput(

@@ -77,6 +77,11 @@ def write_page(settings: Settings, manifest: publications.Manifest) -> Path:
 
 def render_page(settings: Settings, publication: str, template: str, **content: Any) -> Path:
     """Write a page about a publication, beside the Data Docs that hold its gates; returns where it is."""
+    return pages.write(settings, publication, rendered(template, **content))
+
+
+def rendered(template: str, **content: Any) -> str:
+    """A page as HTML; whatever it shows is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -85,5 +90,5 @@ def render_page(settings: Settings, publication: str, template: str, **content: 
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["readable"] = lambda value: readable(str(value), LONGEST)
-    html = environment.get_template(template).render(**content)
-    return pages.write(settings, publication, html)
+    environment.filters["number"] = lambda value, digits=4: "-" if value is None else f"{value:.{digits}f}"
+    return environment.get_template(template).render(**content)

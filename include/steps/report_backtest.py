@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from include.models.peers import PEERS
 from include.settings import Settings
 from include.steps.backtest import LISTS, PRODUCT, Plan, out_folder
 from include.steps.plan import code_version
+from include.steps.report import rendered
 from include.stores import backtests
 
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
@@ -138,14 +138,6 @@ def _means(values: dict[str, NDArray[np.float64]], rows: NDArray[np.bool_], pref
 
 
 def _page(found: dict[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["number"] = lambda value, digits=4: "-" if value is None else f"{value:.{digits}f}"
     methods, k = found["methods"], found["backtest"]["k"]
     cuts = list(next(iter(methods.values()))["cuts"])
     plots = {
@@ -155,9 +147,7 @@ def _page(found: dict[str, Any]) -> str:
         "Coverage": _bars({name: [each["coverage"]] for name, each in methods.items()}, ["share of the catalogue"]),
         "Novelty": _bars({name: [each["novelty"]] for name, each in methods.items()}, ["bits"]),
     }  # fmt: skip
-    return environment.get_template("backtest.html.jinja").render(
-        found=found, ranked=ranked(found), groups=list(GROUPS), plots=plots
-    )
+    return rendered("backtest.html.jinja", found=found, ranked=ranked(found), groups=list(GROUPS), plots=plots)
 
 
 def ranked(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

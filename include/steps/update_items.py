@@ -8,9 +8,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.columns import VectorTable
-from include.models.interests import unit
 from include.settings import Settings
-from include.steps.item_texts import item_text_vectors, text_mean
+from include.steps.item_texts import centred_text_vectors
 from include.steps.plan import ITEM_FACTORS
 from include.steps.tables import base_version, summary
 from include.steps.timing import timed
@@ -75,10 +74,7 @@ def item_rows(settings: Settings, state: dict[str, Any], snapshot: int, as_of: s
     """Vectors of the items, or of those named, by what describes them as of T, with the state's encoder and artefacts."""
     with lake.connect(settings) as connection:
         items = behaviour.items(connection, snapshot, datetime.fromisoformat(as_of), only)
-    hashes, raw = item_text_vectors(settings, state, items)
-    mean = text_mean(settings, state)
-    described = np.array([name is not None for name in hashes], dtype=bool)
-    text = np.where(described[:, None], unit(raw - mean), np.float32(0))
+    hashes, text = centred_text_vectors(settings, state, items)
     factors, description = artefacts.read(settings, state["artefacts"][ITEM_FACTORS])
     row = {item: position for position, item in enumerate(description["items"])}
     ids = items["item_id"].to_pylist()
@@ -86,7 +82,7 @@ def item_rows(settings: Settings, state: dict[str, Any], snapshot: int, as_of: s
     return pa.table(
         {
             "item_id": pa.array(ids, pa.string()),
-            "text": vectors.vector_column(text.astype(np.float32)),
+            "text": vectors.vector_column(text),
             "left": vectors.vector_column(_rows(factors["left"], positions)),
             "right": vectors.vector_column(_rows(factors["right"], positions)),
             "text_hash": pa.array(hashes, pa.string()),
