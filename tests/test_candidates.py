@@ -46,7 +46,7 @@ def sources() -> Sources:
 
 def test_pairs_equal_a_plain_loop():
     known = histories().before(DAY)
-    pairs = Pairs.of(known, (DECAY_DAYS,))
+    pairs = Pairs.of(known)
     assert list(zip(pairs.user, -pairs.last_day, pairs.item, strict=True)) == sorted(
         zip(pairs.user, -pairs.last_day, pairs.item, strict=True)
     )
@@ -56,7 +56,7 @@ def test_pairs_equal_a_plain_loop():
         last = known.day[own].max()
         assert pairs.count[row] == len(days)
         assert (pairs.first_day[row], pairs.last_day[row]) == (days.min(), days.max())
-        assert pairs.decayed[DECAY_DAYS][row] == pytest.approx(sum(0.5 ** ((last - day) / DECAY_DAYS) for day in days))
+        assert pairs.decayed[row] == pytest.approx(sum(0.5 ** ((last - day) / DECAY_DAYS) for day in days))
         newest = {max(known.day[own & (known.item == item)]) for item in set(known.item[own])}
         assert pairs.rank[row] == sum(day > days.max() for day in newest), "items of one moment share a rank"
 
@@ -85,7 +85,7 @@ def test_popularity_and_transitions_are_what_they_say():
 
 def test_sources_are_kept_and_read_again_to_the_same_scores(sources):
     again = Sources.of(sources.tensors())
-    known = histories().before(DAY)
+    known = Pairs.of(histories().before(DAY))
     for (name, one), (_, other) in zip(
         scores(sources, known, repeats=True), scores(again, known, repeats=True), strict=True
     ):

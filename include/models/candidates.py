@@ -64,13 +64,6 @@ class Histories:
     """Days from the epoch."""
     shape: tuple[int, int]
 
-    def of(self, first: int, last: int) -> "Histories":
-        """Those of users first … last - 1, counted from 0."""
-        low, high = np.searchsorted(self.user, [first, last])
-        return Histories(
-            self.user[low:high] - first, self.item[low:high], self.day[low:high], (last - first, self.shape[1])
-        )
-
     def before(self, day: float) -> "Histories":
         """What happened before a time."""
         kept = self.day < day
@@ -95,11 +88,12 @@ class Pairs:
     last_day: NDArray[np.float64]
     rank: Ints
     """0 for the user's newest item; items of one moment share a rank."""
-    decayed: dict[float, NDArray[np.float64]]
-    """Counts halved for every half-life between the event and the user's last one."""
+    decayed: NDArray[np.float64]
+    """Counts halved for every `DECAY_DAYS` between the event and the user's last one."""
+    shape: tuple[int, int]
 
     @classmethod
-    def of(cls, histories: Histories, half_lives_days: tuple[float, ...]) -> "Pairs":
+    def of(cls, histories: Histories) -> "Pairs":
         """Sum up histories."""
         users = histories.shape[0]
         order = np.lexsort((histories.day, histories.item, histories.user))
@@ -111,10 +105,7 @@ class Pairs:
         start = np.flatnonzero(new)
         count = np.diff(np.append(start, len(user))).astype(np.float64)
         age = last[user] - day
-        decayed = {
-            half: np.add.reduceat(np.exp2(-age / half), start) if len(start) else np.zeros(0)
-            for half in half_lives_days
-        }
+        decayed = np.add.reduceat(np.exp2(-age / DECAY_DAYS), start) if len(start) else np.zeros(0)
         pair_user, pair_item = user[start], item[start]
         first_day = day[start]
         last_day = day[np.append(start[1:], len(user)) - 1] if len(start) else np.zeros(0)
@@ -133,12 +124,13 @@ class Pairs:
             first_day=first_day[by_age],
             last_day=last_day,
             rank=rank,
-            decayed={half: values[by_age] for half, values in decayed.items()},
+            decayed=decayed[by_age],
+            shape=histories.shape,
         )
 
-    def matrix(self, values: NDArray[np.float64], kept: NDArray[np.bool_], shape: tuple[int, int]) -> csr_array:
+    def matrix(self, values: NDArray[np.float64], kept: NDArray[np.bool_]) -> csr_array:
         """(users, items) with a value for each kept pair."""
-        found: csr_array = coo_array((values[kept], (self.user[kept], self.item[kept])), shape=shape).tocsr()
+        found: csr_array = coo_array((values[kept], (self.user[kept], self.item[kept])), shape=self.shape).tocsr()
         found.sort_indices()
         return found
 
@@ -220,8 +212,8 @@ def fit(
         max_items: only so many of the most used items enter the dense matrix of EASE.
     """
     known = histories.before(day)
-    users, n = known.shape
-    pairs = Pairs.of(known, (DECAY_DAYS,))
+    n = known.shape[1]
+    pairs = Pairs.of(known)
     counts = np.bincount(known.item, minlength=n).astype(np.float64)
     age = day - known.day
     popularity = np.stack(
@@ -232,7 +224,7 @@ def fit(
     )
     last_day = np.full(n, day - NEVER_DAYS)
     np.maximum.at(last_day, known.item, known.day)
-    marks = pairs.matrix(np.ones(len(pairs.item)), np.ones(len(pairs.item), dtype=bool), (users, n))
+    marks = pairs.matrix(np.ones(len(pairs.item)), np.ones(len(pairs.item), dtype=bool))
     ease = _ease(marks, counts, regularisation, max_items)
     trust = counts / (counts + OWN_EVIDENCE)
     towards = csr_array(near.T)
@@ -253,10 +245,10 @@ def fit(
         again=again,
         ease=_kept(ease),
         smoothed=_kept(_strongest_by_rows(smoothed, n)),
-        cosine=_kept(_cosine(pairs, users, n)),
-        transitions=_kept(_transitions(pairs, n)),
+        cosine=_kept(_cosine(pairs)),
+        transitions=_kept(_transitions(pairs)),
         text=_kept(near),
-        recent=_kept(_recent_users(pairs, day - recent_days, users, n)),
+        recent=_kept(_recent_users(pairs, day - recent_days)),
     )
 
 
@@ -339,8 +331,9 @@ def text_neighbours(text: Floats, chunk: int = 1024) -> csr_array:
     return found
 
 
-def _cosine(pairs: Pairs, users: int, n: int) -> csr_array:
-    values = pairs.matrix(np.sqrt(pairs.decayed[DECAY_DAYS]), pairs.rank < LONGEST, (users, n))
+def _cosine(pairs: Pairs) -> csr_array:
+    n = pairs.shape[1]
+    values = pairs.matrix(np.sqrt(pairs.decayed), pairs.rank < LONGEST)
     norms = np.sqrt(np.bincount(values.indices, weights=values.data**2, minlength=n))
     values.data = values.data / np.where(norms == 0, 1.0, norms)[values.indices]
     by_item = csr_array(values.T)
@@ -354,8 +347,9 @@ def _cosine(pairs: Pairs, users: int, n: int) -> csr_array:
     return _strongest_by_rows(alike, n)
 
 
-def _transitions(pairs: Pairs, n: int) -> csr_array:
+def _transitions(pairs: Pairs) -> csr_array:
     """How often an item (column) came within the next moments after another (row), the sooner the more."""
+    n = pairs.shape[1]
     total = csr_array((n, n))
     # Pairs of a user are newest first: the one some places on is the earlier one. A moment may hold several.
     for span in range(1, 4 * TRANSITION_SPAN + 1):
@@ -372,12 +366,13 @@ def _transitions(pairs: Pairs, n: int) -> csr_array:
     return strongest(total, NEIGHBOURS)
 
 
-def _recent_users(pairs: Pairs, since: float, users: int, n: int) -> csr_array:
+def _recent_users(pairs: Pairs, since: float) -> csr_array:
+    users = pairs.shape[0]
     last_day = np.full(users, -np.inf)
     np.maximum.at(last_day, pairs.user, pairs.last_day)
     latest = np.zeros(users, dtype=bool)
     latest[np.lexsort((np.arange(users), -last_day))[:RECENT_USERS]] = True
-    found = pairs.matrix(np.ones(len(pairs.item)), (pairs.last_day >= since) & latest[pairs.user], (users, n))
+    found = pairs.matrix(np.ones(len(pairs.item)), (pairs.last_day >= since) & latest[pairs.user])
     found = csr_array(found[np.diff(found.indptr) > 0])
     found.data = found.data / np.repeat(np.sqrt(np.diff(found.indptr)), np.diff(found.indptr))
     return found
@@ -405,34 +400,32 @@ def _repurchase(known: Histories) -> tuple[NDArray[np.float64], NDArray[np.float
 POPULAR = tuple(f"popular_{half * 24:g}h" for half in HALF_LIVES_DAYS)
 
 
-def scores(sources: Sources, histories: Histories, *, repeats: bool) -> Iterator[tuple[str, csr_array]]:
+def scores(sources: Sources, pairs: Pairs, *, repeats: bool) -> Iterator[tuple[str, csr_array]]:
     """Score items for some users, source by source.
 
     Args:
         sources: fitted before T.
-        histories: of the users to score.
+        pairs: of the users to score.
         repeats: whether what a user had is scored for itself, too.
 
     Yields:
         The name of a source and (users, n) scores; a source says nothing of an item that it has no entry for.
     """
-    shape = histories.shape
-    pairs = Pairs.of(histories, (DECAY_DAYS,))
     rank, lately = pairs.rank.astype(np.float64), pairs.rank < LONGEST
-    soft = pairs.matrix((rank + 1) ** -0.25, lately, shape)
-    sharp = pairs.matrix((rank + 1) ** -0.5, lately, shape)
-    decayed = pairs.matrix(pairs.decayed[DECAY_DAYS], lately, shape)
-    last = pairs.matrix(1 / (rank + 1), pairs.rank < LAST, shape)
+    soft = pairs.matrix((rank + 1) ** -0.25, lately)
+    sharp = pairs.matrix((rank + 1) ** -0.5, lately)
+    decayed = pairs.matrix(pairs.decayed, lately)
+    last = pairs.matrix(1 / (rank + 1), pairs.rank < LAST)
     yield "ease", soft @ sources.ease
     yield "ease_latest", sharp @ sources.ease
     yield "smoothed", soft @ sources.smoothed
     yield "cosine", decayed @ sources.cosine
-    yield "transitions", pairs.matrix(1 / (rank + 1), pairs.rank < TRANSITION_SPAN, shape) @ sources.transitions
-    yield "user_neighbours", _by_neighbours(pairs.matrix(np.ones(len(rank)), lately, shape), sources.recent)
+    yield "transitions", pairs.matrix(1 / (rank + 1), pairs.rank < TRANSITION_SPAN) @ sources.transitions
+    yield "user_neighbours", _by_neighbours(pairs.matrix(np.ones(len(rank)), lately), sources.recent)
     yield "text_long", decayed @ sources.text
     yield "text_last", last @ sources.text
     if repeats:
-        yield "own_count", pairs.matrix(pairs.count, lately, shape)
+        yield "own_count", pairs.matrix(pairs.count, lately)
         yield "own_decayed", decayed
 
 

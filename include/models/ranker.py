@@ -127,7 +127,8 @@ def pool(
     barred[:, ~eligible] = True
     if not repeats:
         barred[histories.user, histories.item] = True
-    found = {name: csr_array(values) for name, values in scores(sources, histories, repeats=repeats)}
+    pairs = Pairs.of(histories)
+    found = {name: csr_array(values) for name, values in scores(sources, pairs, repeats=repeats)}
     for values in found.values():
         user, item = entries(values)
         allowed = ~barred[user, item]
@@ -143,9 +144,9 @@ def pool(
         chosen[also[0][few], also[1][few]] = True
     user, item = np.nonzero(chosen)
     columns = [*_of_sources(found, sources, user, item), *_of_items(sources, item)]
-    columns += _of_users(sources, histories, user)
+    columns += _of_users(sources, pairs, user)
     if repeats:
-        columns += _of_own(sources, histories, user, item)
+        columns += _of_own(sources, pairs, user, item)
     return Pool(
         user=user,
         item=item,
@@ -225,27 +226,25 @@ def _of_items(sources: Sources, item: Ints) -> Columns:
     yield "total", "popularity", np.log1p(sources.counts)[item]
 
 
-def _of_users(sources: Sources, histories: Histories, user: Ints) -> Columns:
-    users = histories.shape[0]
-    pairs = Pairs.of(histories, ())
+def _of_users(sources: Sources, pairs: Pairs, user: Ints) -> Columns:
+    users = pairs.shape[0]
     distinct = np.bincount(pairs.user, minlength=users)
     taste = np.bincount(pairs.user, weights=np.log1p(sources.counts)[pairs.item], minlength=users)
     last, first = np.full(users, -np.inf), np.full(users, np.inf)
-    np.maximum.at(last, histories.user, histories.day)
-    np.minimum.at(first, histories.user, histories.day)
+    np.maximum.at(last, pairs.user, pairs.last_day)
+    np.minimum.at(first, pairs.user, pairs.first_day)
     active = distinct > 0
     span = np.zeros(users)
     span[active] = last[active] - first[active]
-    yield "n_interactions", "", np.log1p(np.bincount(histories.user, minlength=users))[user]
+    yield "n_interactions", "", np.log1p(np.bincount(pairs.user, weights=pairs.count, minlength=users))[user]
     yield "n_items", "", np.log1p(distinct)[user]
     yield "user_idle", "", np.log1p(np.clip(sources.day - last, 0.0, NEVER_DAYS))[user]
     yield "user_span", "", np.log1p(np.clip(span, 0.0, NEVER_DAYS))[user]
     yield "taste_for_popular", "", (taste / np.maximum(distinct, 1))[user]
 
 
-def _of_own(sources: Sources, histories: Histories, user: Ints, item: Ints) -> Columns:
-    n = histories.shape[1]
-    pairs = Pairs.of(histories, ())
+def _of_own(sources: Sources, pairs: Pairs, user: Ints, item: Ints) -> Columns:
+    n = pairs.shape[1]
     key, wanted = pairs.user * n + pairs.item, user * n + item
     order = np.argsort(key)
     place = np.searchsorted(key[order], wanted)

@@ -167,12 +167,17 @@ def _example(
     return Example(pools, taken(pools, place[user[own]], item[own], past.histories.shape[1]))
 
 
+def users_at_once(items: int) -> int:
+    """How many users' pools are made together."""
+    return max(1, SCORES_AT_ONCE // max(items, 1))
+
+
 def pool_in_blocks(sources: Sources, histories: Histories, eligible: NDArray[np.bool_], *, repeats: bool) -> Pool:
     """The pool of many users, put together of blocks that bound the memory."""
     users, n = histories.shape
-    size = max(1, SCORES_AT_ONCE // max(n, 1))
+    size = users_at_once(n)
     blocks = [
-        pool(sources, histories.of(start, min(start + size, users)), eligible, repeats=repeats)
+        pool(sources, histories.only(np.arange(start, min(start + size, users))), eligible, repeats=repeats)
         for start in range(0, users, size)
     ]
     return Pool(

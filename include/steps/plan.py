@@ -64,7 +64,7 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
         why = _why_full(settings, connection, base, snapshot)
         if base is not None and why is None and (as_of, snapshot) == (_moment(base["as_of"]), base["lake_snapshot"]):
             return _nothing(base)
-        return _go_on(settings, connection, "update", as_of, snapshot, base, why, relist="touched")
+        return _plan(settings, connection, "update", as_of, snapshot, base, why, relist="touched")
 
 
 def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_data: bool = False) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_
             why = f"the item factors are older than {settings.item_factors.max_age_days:g} days, so they are trained again"
         if base is not None and why is None and _lists_everyone(base, chosen, snapshot):
             return _nothing(base, f"publication {base['id']} already lists everyone as of {base['as_of']}")
-        return _go_on(settings, connection, "recommend", chosen, snapshot, base, why, relist="all")
+        return _plan(settings, connection, "recommend", chosen, snapshot, base, why, relist="all")
 
 
 def plan_rebuild(
@@ -196,7 +196,7 @@ def plan_catching_up(settings: Settings, line: str) -> dict[str, Any]:
         if why is None and not listed_later and (as_of, snapshot) == (_moment(base["as_of"]), base["lake_snapshot"]):
             return _nothing(base)
         relist, challenger = "all" if listed_later else "touched", base["challenger"]
-        return _go_on(settings, connection, "update", as_of, snapshot, base, why, relist=relist, challenger=challenger)
+        return _plan(settings, connection, "update", as_of, snapshot, base, why, relist=relist, challenger=challenger)
 
 
 def _base(settings: Settings) -> publications.Manifest | None:
@@ -235,33 +235,6 @@ def _nothing(base: publications.Manifest, reason: str | None = None) -> dict[str
     """The plan where there is nothing to do."""
     why = reason or f"nothing changed since publication {base['id']}"
     return {"candidate": None, "reason": why, "publication": base["id"]}
-
-
-def _go_on(
-    settings: Settings,
-    connection: duckdb.DuckDBPyConnection,
-    kind: str,
-    as_of: datetime,
-    snapshot: int,
-    base: publications.Manifest | None,
-    why_full: str | None,
-    *,
-    relist: str,
-    challenger: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Plan to go on with the base's line: from the base itself, unless something says why it cannot be built on."""
-    return _plan(
-        settings,
-        connection,
-        kind,
-        as_of,
-        snapshot,
-        None if why_full else base,
-        why_full,
-        relist=relist,
-        line=_line(base),
-        challenger=challenger,
-    )
 
 
 def gated(settings: Settings) -> int:
@@ -312,12 +285,20 @@ def matching(settings: Settings, encoder_id: str, lists: dict[str, Any]) -> dict
     factors = {"settings": settings.item_factors.model_dump(exclude={"max_age_days"}), "seed": settings.seed}
     learned = factors | {"encoder_id": encoder_id, "ranker": settings.ranker.model_dump(exclude={"max_age_days"})}
     of_lists = {"lake_snapshot": lists["lake_snapshot"], "trained_until": lists["as_of"]}
-    rankers = {ranker_kind(surface.show_seen): learned for surface in settings.surfaces}
-    return {TEXT_MEAN: {"encoder_id": encoder_id}, ITEM_FACTORS: factors, SOURCES: learned | of_lists, **rankers}
+    return {
+        TEXT_MEAN: {"encoder_id": encoder_id},
+        ITEM_FACTORS: factors,
+        SOURCES: learned | of_lists,
+        **dict.fromkeys(_ranker_kinds(settings), learned),
+    }
+
+
+def _ranker_kinds(settings: Settings) -> list[str]:
+    return sorted({ranker_kind(surface.show_seen) for surface in settings.surfaces})
 
 
 def _max_age_days(settings: Settings, kind: str) -> float:
-    own = settings.item_factors if kind in (TEXT_MEAN, ITEM_FACTORS, SOURCES) else settings.ranker
+    own = settings.ranker if kind in _ranker_kinds(settings) else settings.item_factors
     return own.max_age_days
 
 
@@ -325,8 +306,7 @@ def _kinds(settings: Settings, source: publications.Manifest | None) -> list[str
     """Kinds of artefacts that a run needs; a publication of before rankers is rebuilt without one, to the same lists."""
     if source is not None and SOURCES not in source["artefacts"]:
         return [TEXT_MEAN, ITEM_FACTORS]
-    rankers = {ranker_kind(surface.show_seen) for surface in settings.surfaces}
-    return [TEXT_MEAN, ITEM_FACTORS, SOURCES, *sorted(rankers)]
+    return [TEXT_MEAN, ITEM_FACTORS, SOURCES, *_ranker_kinds(settings)]
 
 
 def _choose_artefacts(
@@ -361,7 +341,7 @@ def _go_on_with(settings: Settings, base: publications.Manifest, lists: dict[str
     chosen = dict(base["artefacts"])
     if any(base["lists"][fact] != lists[fact] for fact in ("as_of", "lake_snapshot")):
         del chosen[SOURCES]
-        for kind in {ranker_kind(surface.show_seen) for surface in settings.surfaces}:
+        for kind in _ranker_kinds(settings):
             if _age_days(settings, chosen[kind], _moment(lists["as_of"])) >= settings.ranker.max_age_days:
                 del chosen[kind]
     return chosen
@@ -377,10 +357,14 @@ def _plan(
     why_full: str | None,
     *,
     relist: str,
-    line: str | None,
+    line: str | None = None,
     source: publications.Manifest | None = None,
     challenger: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
+    """Plan a run of a line, by default the base's; it builds on the base unless something says why it cannot."""
+    line = line or _line(base)
+    if why_full:
+        base = None
     encoder_id = encoder.identify(settings.encoder)
     everything = behaviour.items(connection, snapshot, as_of)
     if base is None:

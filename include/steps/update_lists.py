@@ -21,7 +21,7 @@ from include.models.interests import decayed_weights
 from include.models.ranker import GROUPS, best, pool
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
-from include.steps.learn_lists import SCORES_AT_ONCE, Ranking, days, load_ranking
+from include.steps.learn_lists import Ranking, days, load_ranking, users_at_once
 from include.stores import behaviour, lake, parts, popularity, publications, vectors
 from include.stores.parts import Part, cut, of_shard
 
@@ -197,7 +197,7 @@ def _rank(
     if list(catalogue.item_ids) != ranking.items:
         raise TidemarkError("the candidate sources are of other items than the lists' catalogue: run `rebuild`")
     users = np.unique(histories.user)
-    size = max(1, SCORES_AT_ONCE // max(len(catalogue.item_ids), 1))
+    size = users_at_once(len(catalogue.item_ids))
     for start in range(0, len(users), size):
         rows = users[start : start + size]
         user, place = np.nonzero(positions[rows] >= 0)
