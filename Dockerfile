@@ -5,6 +5,14 @@ FROM apache/airflow:slim-3.3.2-python3.11
 # PyTorch for CPUs by default (a tenth of the size). For GPUs: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
+# LightGBM's threads; the slim image may lack it.
+USER 0
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libgomp1 \
+    && rm -rf /var/lib/apt/lists/*
+USER 50000
+
 WORKDIR /opt/airflow
 COPY --chown=airflow:0 requirements.txt ./
 RUN pip install --no-cache-dir --index-url "${TORCH_INDEX}" "$(grep '^torch==' requirements.txt)" \
@@ -22,7 +30,8 @@ COPY --chown=airflow:0 deploy deploy
 ENV PYTHONPATH=/opt/airflow \
     TIDEMARK_WORK=/var/tmp/tidemark
 # The logs' volume takes over the owner of this folder.
-RUN mkdir -p logs "${TIDEMARK_WORK}" && python -m include --help > /dev/null
+RUN mkdir -p logs "${TIDEMARK_WORK}" && python -m include --help > /dev/null \
+    && python -c "import include.models.ranker"
 
 # As in the base image, by number, so that Kubernetes can tell that it is not root. The entry point is the base image's too.
 USER 50000
