@@ -8,8 +8,8 @@ import pyarrow as pa
 from include.columns import VectorTable
 from include.quality.recommendations import check_recommendations
 from include.settings import Settings, Surface
+from include.steps.list_plan import ineligible
 from include.steps.timing import timed
-from include.steps.update_lists import load_catalogue
 from include.stores import behaviour, lake, publications, vectors
 
 
@@ -38,8 +38,11 @@ def _check(settings: Settings, state: dict[str, Any], relisted: list[str] | None
     name = VectorTable.recommendations(surface.name)
     version = state["tables"][name]["version"]
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
-    catalogue, ineligible = load_catalogue(settings, state, surface)
-    eligible = [item for item, out in zip(catalogue.item_ids, ineligible, strict=True) if not out]
+    items = vectors.read(
+        settings, state["encoder_id"], VectorTable.ITEMS, state["lists"]["item_vectors"], columns=["item_id"]
+    )
+    ids = items["item_id"].to_pylist()
+    eligible = [item for item, out in zip(ids, ineligible(settings, state, ids), strict=True) if not out]
     written = vectors.read(
         settings, state["encoder_id"], name, version, columns=["user_id", "items", "scores"], keys=relisted
     )

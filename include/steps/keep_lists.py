@@ -4,9 +4,9 @@ from typing import Any
 
 from include.columns import VectorTable
 from include.settings import Settings
+from include.steps.list_plan import STEP, list_inputs, planned_lists
 from include.steps.tables import keep_parts
 from include.steps.timing import note_seconds, timed
-from include.steps.update_lists import STEP, list_inputs, planned_lists
 from include.stores import publications
 
 

@@ -2,20 +2,20 @@
 
 import logging
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from include.models.factors import train_item_factors
 from include.models.interests import decayed_weights
 from include.settings import Settings
 from include.steps.item_texts import item_text_vectors
 from include.steps.keep_texts import keep_texts
-from include.steps.learn_lists import Past, fit_sources, read_past, train_ranker
 from include.steps.plan import ITEM_FACTORS, SOURCES, TEXT_MEAN, matching, ranker_kind
 from include.steps.timing import timed
 from include.stores import artefacts, behaviour, lake, publications
+
+if TYPE_CHECKING:
+    from include.steps.learn_lists import Past
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +42,7 @@ def train_artefacts(settings: Settings, candidate: str) -> dict[str, Any]:
             elif kind == ITEM_FACTORS:
                 trained[kind] = _train_item_factors(settings, state)
             else:
-                # Two threads of many small products are slower than one on a busy machine, and another result.
-                with threadpool_limits(1):
-                    past = past or read_past(settings, state)
-                    trained[kind] = _learn(settings, state, kind, past)
+                trained[kind], past = _learn(settings, state, kind, past)
             # What is learned next follows from it: text vectors are less their mean.
             state["artefacts"][kind] = trained[kind]
             log.info("trained %s", trained[kind])
@@ -53,11 +50,20 @@ def train_artefacts(settings: Settings, candidate: str) -> dict[str, Any]:
     return {"kept": kept, "trained": list(trained.values()), "reused": reused}
 
 
-def _learn(settings: Settings, state: dict[str, Any], kind: str, past: Past) -> str:
+def _learn(settings: Settings, state: dict[str, Any], kind: str, past: "Past | None") -> "tuple[str, Past]":
+    """Train what makes lists; returns the artefact's id and what it was learned from, for the next kind."""
+    # An hour that trains nothing does not pay for the import.
+    from threadpoolctl import threadpool_limits
+
+    from include.steps.learn_lists import fit_sources, read_past, train_ranker
+
     description = _description(settings, state, kind, state["lists"])
-    if kind == SOURCES:
-        return fit_sources(settings, past, description)
-    return train_ranker(settings, past, description, repeats=kind == ranker_kind(repeats=True))
+    # Two threads of many small products are slower than one on a busy machine, and another result.
+    with threadpool_limits(1):
+        past = past or read_past(settings, state)
+        if kind == SOURCES:
+            return fit_sources(settings, past, description), past
+        return train_ranker(settings, past, description, repeats=kind == ranker_kind(repeats=True)), past
 
 
 def _description(
@@ -86,6 +92,8 @@ def _train_text_mean(settings: Settings, state: dict[str, Any]) -> str:
 
 
 def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
+    from include.models.factors import train_item_factors
+
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
     with lake.connect(settings) as connection:
         users = behaviour.users(connection, snapshot, as_of)

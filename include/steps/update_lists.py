@@ -22,30 +22,13 @@ from include.models.ranker import GROUPS, best, pool
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
 from include.steps.learn_lists import Ranking, days, load_ranking, users_at_once
+from include.steps.list_plan import ineligible, list_inputs, planned_lists
 from include.stores import behaviour, lake, parts, popularity, publications, vectors
-from include.stores.parts import Part, cut, of_shard
+from include.stores.parts import of_shard
 
 log = logging.getLogger(__name__)
 
-STEP = "update_lists"
-USERS_PER_PART = 16_384
 BECAUSE = pa.list_(pa.struct([("item_id", pa.string()), ("share", pa.float32())]))
-
-
-def planned_lists(
-    settings: Settings, candidate: str, state: dict[str, Any], surface: Surface
-) -> tuple[list[Part], list[str]]:
-    """The users whose lists a candidate writes for a surface, in parts, and those whose lists it takes away."""
-    relisted = publications.relisted(settings, candidate)
-    with lake.connect(settings) as connection:
-        users = behaviour.users(connection, state["lake_snapshot"], datetime.fromisoformat(state["as_of"]), relisted)
-    gone = sorted(set(relisted or ()) - set(users))
-    return cut(f"{STEP}-{surface.name}", users, USERS_PER_PART), gone
-
-
-def list_inputs(state: dict[str, Any]) -> dict[str, Any]:
-    """What lists follow from beside their users."""
-    return {"users": state["tables"][VectorTable.USERS]["version"], "items": state["lists"]["item_vectors"]}
 
 
 def update_lists(settings: Settings, candidate: str, shard: int | None = None) -> dict[str, Any]:
@@ -60,11 +43,11 @@ def update_lists(settings: Settings, candidate: str, shard: int | None = None) -
         planned, _ = planned_lists(settings, candidate, state, surface)
         mine = of_shard(planned, shard, state["shards"])
         if mine:
-            catalogue, ineligible = load_catalogue(settings, state, surface)
+            catalogue, barred = load_catalogue(settings, state, surface)
             ranking = load_ranking(settings, state, surface)
         for part in mine:
             start = time.monotonic()
-            rows = _lists(settings, state, surface, catalogue, ineligible, ranking, list(part.keys))
+            rows = _lists(settings, state, surface, catalogue, barred, ranking, list(part.keys))
             parts.write(settings, candidate, part, list_inputs(state), rows, time.monotonic() - start)
             log.info("%s: listed part %d of %d", surface.name, part.number + 1, part.of)
         written[surface.name] = sum(len(part.keys) for part in mine)
@@ -89,9 +72,6 @@ def load_catalogue(settings: Settings, state: dict[str, Any], surface: Surface) 
             datetime.fromisoformat(context["as_of"]),
             surface.popularity_half_life_days,
         )
-        eligible = behaviour.available_items(
-            connection, context["lake_snapshot"], datetime.fromisoformat(context["as_of"])
-        ) & behaviour.available_items(connection, state["lake_snapshot"], datetime.fromisoformat(state["as_of"]))
     ids = rows["item_id"].to_pylist()
     catalogue = Catalogue.build(
         ids,
@@ -100,7 +80,7 @@ def load_catalogue(settings: Settings, state: dict[str, Any], surface: Surface) 
         vectors.vector_array(rows["right"]),
         np.array([counts.get(item, 0.0) for item in ids]),
     )
-    return catalogue, np.array([item not in eligible for item in ids], dtype=bool)
+    return catalogue, ineligible(settings, state, ids)
 
 
 def _lists(
@@ -108,7 +88,7 @@ def _lists(
     state: dict[str, Any],
     surface: Surface,
     catalogue: Catalogue,
-    ineligible: NDArray[np.bool_],
+    barred: NDArray[np.bool_],
     ranking: Ranking | None,
     users: list[str],
 ) -> pa.Table:
@@ -163,7 +143,7 @@ def _lists(
         catalogue.matrix,
         surface.length,
         excluded=None if surface.show_seen else seen,
-        ineligible=ineligible,
+        ineligible=barred,
         chunk=settings.users_per_chunk,
     )
     blended = blend.source_scores(positions)
@@ -177,7 +157,7 @@ def _lists(
     parts = {name: np.take_along_axis(part, order, axis=1) for name, part in parts.items()}
     if ranking is not None:
         done_by = Histories(history.user[done], history.item[done], days(history.event_ts[done]), seen.shape)
-        _rank(ranking, surface, catalogue, ~ineligible, done_by, positions, scores, parts)
+        _rank(ranking, surface, catalogue, ~barred, done_by, positions, scores, parts)
 
     because_item, because_share = blend.reasons(shares, positions, surface.reasons)
     return _table(users, catalogue, positions, scores, parts, because_item, because_share)
