@@ -10,7 +10,7 @@ import pytest
 from include.errors import TidemarkError
 from include.settings import Settings
 from include.steps import embed_texts as embedding
-from include.steps import update_lists as listing
+from include.steps import list_plan as listing
 from include.steps import update_users as updating
 from include.steps.chain import SHARDED, STEPS
 from include.steps.embed_texts import embed_texts
