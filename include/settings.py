@@ -139,6 +139,11 @@ class Surface(Group):
     popularity: float = Field(0.4, description="Weight of recent popularity.")
     popularity_half_life_days: Positive = Field(7.0, description="Half-life of an interaction's share in popularity.")
     reasons: int = Field(3, ge=1, le=10, description="Past items named as the reason of a recommendation.")
+    trends: Literal["daily", "hourly"] = Field(
+        "daily",
+        description="How old the totals (popularity, catalogue) may be that lists follow. Where one surface asks for hourly "
+        "ones, every update lists everyone anew, on all surfaces, for they share one T.",
+    )
 
 
 class Gates(Group):

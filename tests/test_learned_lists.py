@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from include.settings import Ranker, Settings
+from include.settings import Ranker, Settings, Surface
 from include.steps.land import land
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.stores import artefacts, vectors
 from tests import samples
-from tests.test_path import cleaned, published, same_exports
+from tests.test_path import cleaned, lists, published, same_exports
 
 USERS, ITEMS, HOURS = 40, 50, 12
 RANKER = Ranker(window_days=1 / 24, min_users=20, min_users_for_trees=20)
@@ -103,3 +103,43 @@ def test_with_too_few_users_the_lists_keep_the_blend_and_say_so(learned, tmp_pat
     table = made["tables"]["recommendations_home"]
     rows = vectors.read(few, made["encoder_id"], "recommendations_home", table["version"]).to_pylist()
     assert not any("trees" in reasons for row in rows for reasons in row["reasons"])
+
+
+def test_hourly_trends_reach_users_without_new_events_and_a_rebuild_gives_the_same(tmp_path):
+    """Two homes get the same hour, in which a crowd wants one item; in one of them the surface asks for hourly trends."""
+    made = {}
+    for trends in ("daily", "hourly"):
+        settings = Settings(home=tmp_path / trends, ranker=RANKER, surfaces=(Surface(trends=trends),))
+        rows = samples.events(1500, users=USERS, items=ITEMS, hours=HOURS)
+        # Nobody had it yet, so it is in everyone's pool as soon as it is popular.
+        landed(settings, tmp_path, [row for row in rows if row["item_id"] != "i7"])
+        items = samples.write(tmp_path / "items.jsonl", samples.items(ITEMS))
+        land(settings, items, format="canonical", arrival=samples.FIRST)
+        cleaned(settings)
+        first = published(settings, plan_recommend(settings))
+        when = (samples.FIRST + timedelta(hours=HOURS, minutes=30)).isoformat()
+        crowd = [
+            {**rows[0], "event_id": f"c{n}", "user_id": f"crowd{n}", "item_id": "i7", "event_ts": when}
+            for n in range(60)
+        ]
+        landed(settings, tmp_path / "later", crowd)
+        cleaned(settings)
+        made[trends] = settings, first, published(settings, plan_update(settings))
+
+    for trends, (settings, first, update) in made.items():
+        assert update["run"]["users"]["touched"] == 60, trends
+        assert update["artefacts"]["ranker"] == first["artefacts"]["ranker"]
+        assert (update["lists"]["as_of"] == update["as_of"]) == (trends == "hourly")
+        before, after = lists(settings, first), lists(settings, update)
+        moved = [f"u{n}" for n in range(USERS) if before[f"u{n}"] != after[f"u{n}"]]
+        assert len(moved) == (USERS if trends == "hourly" else 0)
+        rebuilt = published(settings, plan_rebuild(settings, publication=update["id"]))
+        assert rebuilt["artefacts"] == update["artefacts"]
+        same_exports(settings, rebuilt, settings, update, tmp_path)
+
+    def place(trends: str) -> float:
+        settings, _, update = made[trends]
+        found = lists(settings, update)
+        return sum(found[f"u{n}"]["items"].index("i7") for n in range(USERS)) / USERS
+
+    assert place("hourly") < place("daily")

@@ -39,7 +39,9 @@ def code_version() -> str:
 
 
 def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, Any]:
-    """Plan to follow what changed since the newest publication; lists of touched users only.
+    """Plan to follow what changed since the newest publication.
+
+    It lists the touched users only, against the totals of its base; everyone, and as of T, where a surface asks for hourly trends.
 
     Args:
         settings: all settings.
@@ -64,7 +66,7 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
         why = _why_full(settings, connection, base, snapshot)
         if base is not None and why is None and (as_of, snapshot) == (_moment(base["as_of"]), base["lake_snapshot"]):
             return _nothing(base)
-        return _plan(settings, connection, "update", as_of, snapshot, base, why, relist="touched")
+        return _plan(settings, connection, "update", as_of, snapshot, base, why, relist=_relist(settings))
 
 
 def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_data: bool = False) -> dict[str, Any]:
@@ -195,8 +197,13 @@ def plan_catching_up(settings: Settings, line: str) -> dict[str, Any]:
         listed_later = _moment(serving["lists"]["as_of"]) > _moment(base["lists"]["as_of"])
         if why is None and not listed_later and (as_of, snapshot) == (_moment(base["as_of"]), base["lake_snapshot"]):
             return _nothing(base)
-        relist, challenger = "all" if listed_later else "touched", base["challenger"]
+        relist, challenger = "all" if listed_later else _relist(settings), base["challenger"]
         return _plan(settings, connection, "update", as_of, snapshot, base, why, relist=relist, challenger=challenger)
+
+
+def _relist(settings: Settings) -> str:
+    """Whom an update lists anew."""
+    return "all" if any(surface.trends == "hourly" for surface in settings.surfaces) else "touched"
 
 
 def _base(settings: Settings) -> publications.Manifest | None:
