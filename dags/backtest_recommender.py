@@ -42,6 +42,9 @@ AT_ONCE = 2  # cuts: each takes a core and the memory of a rebuild
         "k": Param(10, type="integer", minimum=1, maximum=1000, description="items in a list"),
         "surface": Param("home", type="string", description="whose policy holds"),
         "methods": Param([], type="array", description="one a line; none stands for all that fit the surface"),
+        "freshness": Param(
+            False, type="boolean", description="also: what lists are worth that are made anew more or less often"
+        ),
         "out": Param("", type="string", description="a folder for the results; empty: one in the home's reports"),
     },
     tags=[Tag.TIDEMARK, Tag.RECOMMENDING, Tag.BY_HAND],

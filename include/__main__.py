@@ -526,6 +526,10 @@ def backtest(
         str | None, typer.Option(metavar="T", help="The end of the last window; by default where the data end.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything that draws.")] = None,
+    freshness: Annotated[
+        bool,
+        typer.Option("--freshness", help="Measure, too, what lists are worth that are made anew more or less often."),
+    ] = False,
 ) -> None:
     """Recommend as of cuts in the past, compare with what users then did, and with strong simple peers.
 
@@ -540,10 +544,19 @@ def backtest(
     settings = home()
     named = [name.strip() for name in (methods or "").split(",") if name.strip()]
     plan = plan_backtest(
-        settings, every=every, cuts=cuts, k=k, surface=surface, methods=named, until=moment(until), seed=seed, out=out
+        settings,
+        every=every,
+        cuts=cuts,
+        k=k,
+        surface=surface,
+        methods=named,
+        until=moment(until),
+        seed=seed,
+        out=out,
+        freshness=freshness,
     )
     logging.getLogger("include").setLevel(logging.WARNING)  # the bar says how far it is
-    with tqdm(total=len(plan["cuts"]) * len(plan["methods"]), unit="list", desc="backtest") as bar:
+    with tqdm(total=len(plan["cuts"]) * (len(plan["methods"]) + freshness), unit="list", desc="backtest") as bar:
         for cut in plan["cuts"]:
 
             def progress(method: str, cut: str = cut) -> None:
@@ -587,7 +600,23 @@ def _show_backtest(out: Path) -> None:
         CONSOLE.print(f"best peer: {found['best_peer']}")
     if found["ratio"] is not None:
         CONSOLE.print(f"tidemark / {found['best_peer']}: {_interval(found['ratio'])}, 95 % by drawing users")
+    if "freshness" in found:
+        _show_freshness(found["freshness"], k)
     CONSOLE.print(f"written: {out}")
+
+
+def _show_freshness(found: dict[str, Any], k: int) -> None:
+    from include.models.freshness import CADENCES
+
+    CONSOLE.print(f"freshness: {found['rows']:,} rows of hour and user, {found['users']:,} users")
+    for name, curve in sorted(found["curves"].items()):
+        table = Table(name, f"NDCG@{k}", f"to {curve['against']}", "to the best")
+        for cadence, facts in ((each, curve["cadences"][each]) for each in CADENCES if each in curve["cadences"]):
+            table.add_row(cadence, f"{facts['ndcg']:.4f}", _interval(facts["ratio"]), _interval(facts["of_best"]))
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
+        CONSOLE.print(f"{name}: as good as the best at: {curve['rewarded'] or '- (no list had a hit)'}")
+    for cadence, why in found["left_out"].items():
+        CONSOLE.print(f"left out: {cadence}: {why}")
 
 
 def _interval(ratio: dict[str, float | None]) -> str:

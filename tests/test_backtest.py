@@ -103,7 +103,7 @@ def users(whole) -> list[str]:
 def recommended(settings: Settings, users: list[str], methods: list[str]) -> dict[str, pa.Table]:
     """What each method recommends as of the cut, from whatever snapshot the home has."""
     plan = plan_backtest(settings, every="3h", cuts=1, k=5, methods=methods)
-    lists, facts = recommend_as_of(settings, plan, CUT.isoformat(), users)
+    lists, facts, _ = recommend_as_of(settings, plan, CUT.isoformat(), users)
     assert facts["ranker"]["model"] != "blend", "what could leak into a ranker is looked at, too"
     return {name: lists.filter(pc.equal(lists["method"], name)) for name in methods}
 

@@ -9,6 +9,7 @@ Bootstrap: B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993 
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -17,6 +18,14 @@ Floats = NDArray[np.float64]
 DRAWS = 1000
 LEVEL = 0.95
 DRAWS_AT_ONCE = 50
+
+
+def hits(targets: csr_array, listed: Ints) -> Bools:
+    """(n, k) whether each listed item is a target of its row; -1 is none. `targets` is (n, items)."""
+    items = targets.shape[1]
+    wanted = np.repeat(np.arange(targets.shape[0]), np.diff(targets.indptr)) * items + targets.indices
+    asked = np.arange(len(listed))[:, None] * items + listed
+    return np.isin(asked, wanted) & (listed >= 0)
 
 
 def ndcg(hits: Bools, targets: Ints) -> Floats:

@@ -26,7 +26,9 @@ from include.models.peers import PEERS, History
 from include.settings import Settings, Surface
 from include.steps.chain import STEPS
 from include.steps.embed_texts import embed_texts
+from include.steps.freshness import FRESHNESS, measure_freshness
 from include.steps.keep_texts import keep_texts
+from include.steps.learn_lists import Ranking, load_ranking
 from include.steps.plan import gated, plan_rebuild, ranker_kind
 from include.stores import artefacts, backtests, behaviour, lake, publications, vectors
 
@@ -63,6 +65,7 @@ def plan_backtest(
     until: datetime | None = None,
     seed: int | None = None,
     out: Path | str | None = None,
+    freshness: bool = False,
 ) -> Plan:
     """Fix the snapshot, the cuts and the methods of a backtest.
 
@@ -76,6 +79,7 @@ def plan_backtest(
         until: the end of the last window; by default the end of the last gated arrival hour of events.
         seed: of everything that draws; by default that of the settings.
         out: the folder of the results; by default, or where it is empty, one in the home's reports.
+        freshness: whether to measure, too, what lists are worth as they grow old.
 
     Raises:
         BadInput: a span, method or surface is none, nothing is gated yet, or the data do not reach back that far.
@@ -112,6 +116,7 @@ def plan_backtest(
         "show_seen": policy.show_seen,
         "methods": chosen,
         "seed": settings.seed if seed is None else seed,
+        "freshness": freshness,
         "out": str(Path(out).expanduser().absolute()) if out else None,
         "name": publications.new_name(),
     }
@@ -164,10 +169,14 @@ def backtest_cut(settings: Settings, plan: Plan, cut: str, progress: Progress = 
     """
     known = _known(settings, plan, datetime.fromisoformat(cut))
     window = _window(settings, plan, known)
-    lists, facts = recommend_as_of(settings, plan, cut, window.users, progress)
+    lists, facts, ranking = recommend_as_of(settings, plan, cut, window.users, progress)
     pairs, of_lists = _judge(plan, known, window, lists)
     facts = {"cut": cut, **window.counts, **facts, **of_lists}
-    backtests.write_cut(out_folder(settings, plan), cut, facts, {"recommendations": lists, "pairs": pairs})
+    tables = {"recommendations": lists, "pairs": pairs}
+    if plan["freshness"]:
+        tables[FRESHNESS], facts[FRESHNESS] = measure_freshness(settings, plan, known.cut, ranking)
+        progress(FRESHNESS)
+    backtests.write_cut(out_folder(settings, plan), cut, facts, tables)
     return facts
 
 
@@ -268,7 +277,7 @@ def _window(settings: Settings, plan: Plan, known: Known) -> Window:
 
 def recommend_as_of(
     settings: Settings, plan: Plan, cut: str, users: list[str], progress: Progress = lambda _: None
-) -> tuple[pa.Table, dict[str, Any]]:
+) -> tuple[pa.Table, dict[str, Any], Ranking | None]:
     """What every method recommends to some users as of a cut.
 
     Args:
@@ -279,9 +288,11 @@ def recommend_as_of(
         progress: told the name of each method when it is done.
 
     Returns:
-        Rows of `LISTS`, sorted by method (in the plan's order), user and rank; and `settings` of each peer, `choice_pairs`
-        they were chosen by, `refused` methods with the reason, and `gates` of the product that failed.
+        Rows of `LISTS`, sorted by method (in the plan's order), user and rank; `settings` of each peer, `choice_pairs`
+        they were chosen by, `refused` methods with the reason, and `gates` of the product that failed; and, where freshness
+        is measured, what ranks the product's lists.
     """
+    ranking = None
     known = _known(settings, plan, datetime.fromisoformat(cut))
     lists: dict[str, pa.Table] = {}
     facts: dict[str, Any] = {"settings": {}, "choice_pairs": 0, "refused": {}, "gates": []}
@@ -290,6 +301,8 @@ def recommend_as_of(
             product, state = _run_product(product_settings(settings, plan, folder), plan, known.cut, facts)
             if PRODUCT in plan["methods"]:
                 lists[PRODUCT] = _product_lists(product, plan, state, users)
+                if plan["freshness"]:
+                    ranking = load_ranking(product, state, product.surfaces[0])
                 progress(PRODUCT)
             if VECTORS in plan["methods"]:
                 lists[VECTORS] = _lists(
@@ -318,7 +331,7 @@ def recommend_as_of(
         for name in plan["methods"]
         if name in lists
     ]
-    return pa.concat_tables([LISTS.empty_table(), *tables]), facts
+    return pa.concat_tables([LISTS.empty_table(), *tables]), facts, ranking
 
 
 def _run_product(
@@ -389,7 +402,7 @@ def _choose(settings: Settings, plan: Plan, name: str, earlier: Known, choice: W
     for fit in peer.fits:
         for setting, scores in peer.fitted(earlier.history, fit, plan["seed"]):
             listed, _ = _best(plan, earlier, rows, scores, settings.users_per_chunk)
-            hits = _hits(choice.targets, listed)
+            hits = metrics.hits(choice.targets, listed)
             value = float(metrics.ndcg(hits, np.diff(choice.targets.indptr)).mean())
             if value > best:
                 best, best_setting = value, setting
@@ -417,14 +430,6 @@ def _lists(plan: Plan, known: Known, users: list[str], scores: peers.Scores, chu
         ],
         schema=LISTS.remove(0),
     )
-
-
-def _hits(targets: csr_array, listed: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n, k): whether each listed item is a target of its row; -1 is none."""
-    items = targets.shape[1]
-    wanted = np.repeat(np.arange(targets.shape[0]), np.diff(targets.indptr)) * items + targets.indices
-    asked = np.arange(len(listed))[:, None] * items + listed
-    return np.isin(asked, wanted) & (listed >= 0)
 
 
 def _judge(plan: Plan, known: Known, window: Window, lists: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
@@ -466,7 +471,7 @@ def _judge(plan: Plan, known: Known, window: Window, lists: pa.Table) -> tuple[p
 
 
 def _metrics(targets: csr_array, listed: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    hits, count = _hits(targets, listed), np.diff(targets.indptr).astype(np.int64)
+    hits, count = metrics.hits(targets, listed), np.diff(targets.indptr).astype(np.int64)
     return {
         "ndcg": metrics.ndcg(hits, count),
         "recall": metrics.recall(hits, count),

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from include.errors import BadInput
 from include.models import encoder, metrics
+from include.models.freshness import CADENCES, curve
 from include.models.peers import PEERS
 from include.settings import Settings
 from include.steps.backtest import LISTS, PRODUCT, Plan, out_folder
+from include.steps.freshness import CURVES, FRESHNESS
 from include.steps.plan import code_version
 from include.steps.report import rendered
 from include.stores import backtests
@@ -52,6 +54,11 @@ def report_backtest(settings: Settings, plan: Plan) -> dict[str, Any]:
         )
     pairs = {cut: backtests.read_table(out, cut, "pairs") for cut in cuts}
     found = _metrics(settings, plan, cuts, pairs)
+    if plan[FRESHNESS]:
+        rows = pa.concat_tables(backtests.read_table(out, cut, FRESHNESS) for cut in cuts)
+        found[FRESHNESS] = _freshness(plan, {cut: facts[FRESHNESS] for cut, facts in cuts.items()}, rows)
+        record = {"backtest": found["backtest"], FRESHNESS: found[FRESHNESS], "out": str(out)}
+        backtests.write_freshness(settings, plan["surface"], record)
     backtests.write_results(out, _recommendations(out, plan), found, _page(found))
     ndcg = {name: round(method["ndcg"], 6) for name, method in ranked(found)}
     return {"out": str(out), "best_peer": found["best_peer"], "ratio": found["ratio"], "ndcg": ndcg}
@@ -130,6 +137,32 @@ def _metrics(
     }  # fmt: skip
 
 
+def _freshness(plan: Plan, cuts: dict[str, dict[str, Any]], rows: pa.Table) -> dict[str, Any]:
+    """What each cadence is worth, by curve; a cadence that no cut could measure is left out with the reason."""
+    curves = {}
+    named, cadence = (np.array(rows[name].to_pylist(), dtype=object) for name in ("curve", "cadence"))
+    users = np.array(rows["user_id"].to_pylist(), dtype=object)
+    ndcg = rows["ndcg"].to_numpy()
+    for name in CURVES:
+        values = {each: ndcg[own] for each in CADENCES if (own := (named == name) & (cadence == each)).any()}
+        if values:
+            of = np.unique(users[(named == name) & (cadence == "never")], return_inverse=True)[1]
+            curves[name] = curve(values, of, plan["seed"])
+    measured = {each for found in curves.values() for each in found["cadences"]}
+    counts = {what: sum(facts[what] for facts in cuts.values()) for what in ("rows", "targets", "targets_released")}
+    return {
+        **counts,
+        "users": len(set(users)),
+        "curves": curves,
+        "half_life_days": {cut: facts["half_life_days"] for cut, facts in cuts.items()},
+        "left_out": {
+            each: f"no refresh of it falls inside a window of {plan['every']}, where it is the same as never"
+            for each in CADENCES
+            if measured and each not in measured
+        },
+    }
+
+
 def _means(values: dict[str, NDArray[np.float64]], rows: NDArray[np.bool_], prefix: str = "") -> dict[str, Any]:
     """The mean of each metric over some rows, and how many pairs those are; None of none."""
     some = bool(rows.any())
@@ -147,7 +180,16 @@ def _page(found: dict[str, Any]) -> str:
         "Coverage": _bars({name: [each["coverage"]] for name, each in methods.items()}, ["share of the catalogue"]),
         "Novelty": _bars({name: [each["novelty"]] for name, each in methods.items()}, ["bits"]),
     }  # fmt: skip
-    return rendered("backtest.html.jinja", found=found, ranked=ranked(found), groups=list(GROUPS), plots=plots)
+    if found.get(FRESHNESS, {}).get("curves"):
+        curves = found[FRESHNESS]["curves"]
+        cadences = list(next(iter(curves.values()))["cadences"])
+        plots[f"Freshness: NDCG@{k} of each hour, by how often lists are made anew"] = _lines(
+            {name: [each["cadences"][cadence]["ndcg"] for cadence in cadences] for name, each in curves.items()},
+            cadences,
+        )
+    return rendered(
+        "backtest.html.jinja", found=found, ranked=ranked(found), groups=list(GROUPS), plots=plots, curves=CURVES
+    )
 
 
 def ranked(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

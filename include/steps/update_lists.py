@@ -16,9 +16,9 @@ from scipy.sparse import csr_array
 
 from include.columns import VectorTable
 from include.errors import TidemarkError
-from include.models.candidates import Histories
+from include.models.candidates import Histories, Sources
 from include.models.interests import decayed_weights
-from include.models.ranker import GROUPS, best, pool
+from include.models.ranker import GROUPS, Ranker, best, pool
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
 from include.steps.learn_lists import Ranking, days, load_ranking, users_at_once
@@ -181,21 +181,41 @@ def _rank(
     for start in range(0, len(users), size):
         rows = users[start : start + size]
         user, place = np.nonzero(positions[rows] >= 0)
-        candidates = pool(
+        chosen, items, total, added = ranked(
             ranking.sources,
+            ranking.ranker,
             histories.only(rows),
             eligible,
             repeats=surface.show_seen,
-            least=surface.length,
+            length=surface.length,
             also=(user, positions[rows][user, place]),
         )
-        added = ranking.ranker.parts(candidates)
-        total = np.round(np.sum([added[name] for name in GROUPS], axis=0), DECIMALS)
-        chosen, items = best(candidates, total, surface.length)
         positions[rows] = items
         scores[rows] = np.where(chosen >= 0, total[chosen], 0.0)
         for name in GROUPS:
             parts[name][rows] = np.where(chosen >= 0, added[name][chosen], 0.0)
+
+
+def ranked(
+    sources: Sources,
+    ranker: Ranker,
+    histories: Histories,
+    eligible: NDArray[np.bool_],
+    *,
+    repeats: bool,
+    length: int,
+    also: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """The ranker's lists of some users.
+
+    Returns:
+        (users, length) places in the pool and items, -1 for none; and of the pool the scores, and what each group adds.
+    """
+    candidates = pool(sources, histories, eligible, repeats=repeats, least=length, also=also)
+    added = ranker.parts(candidates)
+    total = np.round(np.sum([added[name] for name in GROUPS], axis=0), DECIMALS)
+    chosen, items = best(candidates, total, length)
+    return chosen, items, total, added
 
 
 def _table(

@@ -73,6 +73,21 @@ def write_results(out: Path, recommendations: pa.Table, metrics: dict[str, Any],
     files.remove_folder(out / "cuts")
 
 
+def _freshness(settings: Settings, surface: str) -> Path:
+    return settings.reports / "freshness" / f"{surface}.json"
+
+
+def write_freshness(settings: Settings, surface: str, record: dict[str, Any]) -> None:
+    """Keep in the home what the newest backtest with freshness found of a surface, wherever its results went."""
+    files.write_json(_freshness(settings, surface), record)
+
+
+def read_freshness(settings: Settings, surface: str) -> dict[str, Any] | None:
+    """What was kept of a surface; None where it was never measured."""
+    file = _freshness(settings, surface)
+    return dict(json.loads(file.read_text("utf-8"))) if file.exists() else None
+
+
 def read_metrics(out: Path) -> dict[str, Any]:
     """The metrics of a backtest."""
     return dict(json.loads((out / "metrics.json").read_text("utf-8")))

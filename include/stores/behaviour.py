@@ -187,6 +187,15 @@ def _known_users(
     )
 
 
+def users_of_any_time(connection: duckdb.DuckDBPyConnection, snapshot: int, until: datetime) -> list[str]:
+    """Everyone who did anything before a time, excluded or not; sorted."""
+    rows = connection.execute(
+        f"SELECT DISTINCT user_id FROM {at(Mart.INTERACTIONS, snapshot)} WHERE event_ts < $until ORDER BY user_id",
+        {"until": naive(until)},
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
 def items_of_users(
     connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, user_ids: list[str]
 ) -> list[str]:
@@ -233,19 +242,48 @@ def interactions(
     connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, user_ids: list[str], item_ids: list[str]
 ) -> Interactions:
     """Everything that the named users did before T, in one fixed order."""
+    return _done_by(_rows_of(connection, snapshot, as_of, user_ids, item_ids, COUNTS))
+
+
+def interactions_of_any_time(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, until: datetime, user_ids: list[str], item_ids: list[str]
+) -> tuple[Interactions, NDArray[np.datetime64]]:
+    """The same of what happened before a time, excluded or not, and from when on each is excluded (not a time: never).
+
+    Of these counts as of a T up to that time what happened before T and was not excluded before it.
+    """
+    found = _rows_of(connection, snapshot, until, user_ids, item_ids, "event_ts < $as_of", ", excluded_at")
+    excluded_at = found["excluded_at"].astype("datetime64[us]")
+    return _done_by(found), np.ma.filled(excluded_at, np.datetime64("NaT"))
+
+
+def _rows_of(
+    connection: duckdb.DuckDBPyConnection,
+    snapshot: int,
+    as_of: datetime,
+    user_ids: list[str],
+    item_ids: list[str],
+    condition: str,
+    more: str = "",
+) -> dict[str, Any]:
+    """Interactions of the named users that meet a condition, as arrays, in one fixed order."""
     connection.register("asked_users", _positions("user_id", user_ids))
     connection.register("asked_items", _positions("item_id", item_ids))
     found = connection.execute(
         f"""
-        SELECT asked_users.position AS u, coalesce(asked_items.position, -1) AS i, event_ts, weight
+        SELECT asked_users.position AS u, coalesce(asked_items.position, -1) AS i, event_ts, weight {more}
         FROM {at(Mart.INTERACTIONS, snapshot)} JOIN asked_users USING (user_id) LEFT JOIN asked_items USING (item_id)
-        WHERE {COUNTS}
+        WHERE {condition}
         ORDER BY u, event_ts, event_key
         """,
         {"as_of": naive(as_of)},
     ).fetchnumpy()
     connection.unregister("asked_users")
     connection.unregister("asked_items")
+    return found
+
+
+def _done_by(found: dict[str, Any]) -> Interactions:
     return Interactions(
         user=np.asarray(found["u"], dtype=np.int64),
         item=np.asarray(found["i"], dtype=np.int64),

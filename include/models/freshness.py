@@ -1,0 +1,109 @@
+"""What a list is worth as it grows old: moments at which lists are made anew, and trends as of any of them. Pure functions."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from include.models import metrics
+from include.models.candidates import HALF_LIVES_DAYS, NEVER_DAYS, Histories, Sources
+
+Floats = NDArray[np.float64]
+
+CADENCES: dict[str, int | None] = {"never": None, "weekly": 168, "daily": 24, "6-hourly": 6, "hourly": 1}
+"""Hours from one refresh to the next, the slowest first."""
+
+
+def measurable(window_hours: float) -> list[str]:
+    """Cadences with a refresh inside a window; without one, a cadence is `never`."""
+    return [name for name, hours in CADENCES.items() if hours is None or hours < window_hours]
+
+
+def refreshed_at(hour: int, cadence: str) -> int:
+    """The last refresh at or before an hour, both counted from a cut, at which everything is made."""
+    every = CADENCES[cadence]
+    return 0 if every is None else hour // every * every
+
+
+def popularity(histories: Histories, day: float, half_lives_days: Sequence[float | None]) -> Floats:
+    """(half-lives, n) interactions of each item, halved for every half-life between them and a time; None does not decay."""
+    age, n = day - histories.day, histories.shape[1]
+    return np.stack(
+        [
+            np.bincount(histories.item, weights=np.exp2(-age / (half or np.inf)), minlength=n).astype(np.float64)
+            for half in half_lives_days
+        ]
+    )
+
+
+def refreshed(sources: Sources, histories: Histories, first_day: Floats, day: float) -> Sources:
+    """The same sources with their trends as of a later time; what is known of pairs of items stays as it was learned.
+
+    Args:
+        sources: fitted as of a cut, of m items.
+        histories: of all users before that time; of n >= m items, of which the first m are those of the sources.
+        first_day: (n,) when each item came to be.
+        day: the time, in days from the epoch.
+    """
+    n = histories.shape[1]
+    last_day = np.full(n, day - NEVER_DAYS)
+    np.maximum.at(last_day, histories.item, histories.day)
+    new = n - len(sources.counts)
+    return replace(
+        sources,
+        day=day,
+        counts=np.bincount(histories.item, minlength=n).astype(np.float64),
+        popularity=popularity(histories, day, HALF_LIVES_DAYS),
+        first_day=first_day,
+        last_day=last_day,
+        gap_days=np.append(sources.gap_days, np.full(new, NEVER_DAYS)),
+        again=np.append(sources.again, np.zeros(new)),
+        recent=_wider(sources.recent, len(sources.recent.indptr) - 1, n),
+        **{
+            name: _wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions", "text")
+        },
+    )
+
+
+def _wider(matrix: csr_array, rows: int, columns: int) -> csr_array:
+    """The same entries in a larger matrix."""
+    ends = np.full(rows + 1 - len(matrix.indptr), matrix.indptr[-1], dtype=matrix.indptr.dtype)
+    return csr_array((matrix.data, matrix.indices, np.append(matrix.indptr, ends)), shape=(rows, columns))
+
+
+def curve(ndcg: dict[str, Floats], users: NDArray[np.int64], seed: int) -> dict[str, Any]:
+    """What each cadence is worth.
+
+    Args:
+        ndcg: of each cadence, the slowest first, its values for the same rows.
+        users: (rows,) the user's number in each.
+        seed: of the draws.
+
+    Returns:
+        `cadences`: for each its `ndcg`, and the ratios to `against` (daily, or never where daily is not measured) and to
+        the best (`of_best`), with intervals; and `rewarded`: the slowest that is not shown to be worse than the best, None
+        where no list had a hit.
+    """
+    means = {name: metrics.user_means(users, values) for name, values in ndcg.items()}
+    against = "daily" if "daily" in ndcg else "never"
+    best = max(reversed(ndcg), key=lambda name: float(means[name].mean()))
+    found = {
+        name: {
+            "ndcg": float(ndcg[name].mean()),
+            "ratio": metrics.bootstrap_ratio(own, means[against], seed),
+            "of_best": metrics.bootstrap_ratio(own, means[best], seed),
+        }
+        for name, own in means.items()
+    }
+    return {"cadences": found, "against": against, "best": best, "rewarded": _as_good(found)}
+
+
+def _as_good(cadences: dict[str, dict[str, Any]]) -> str | None:
+    for name, facts in cadences.items():
+        high = facts["of_best"]["high"]
+        if high is not None and high >= 1.0:
+            return name
+    return None
