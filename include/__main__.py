@@ -666,6 +666,8 @@ def doctor(as_json: AsJson = False) -> None:
     CONSOLE.print(f"{'disk (GB)':>15}: " + ", ".join(f"{name} {size}" for name, size in found["disk_gb"].items()))
     CONSOLE.print(f"{'versions':>15}: " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()))
     CONSOLE.print(f"{'stale batches':>15}: {len(found['stale_batches'])}")
+    for surface, said in found["freshness"].items():
+        CONSOLE.print(f"{'freshness':>15}: {surface}: {said}")
     for line in found["advice"] or ["all is well"]:
         CONSOLE.print(f"  → {line}")
 

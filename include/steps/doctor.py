@@ -6,8 +6,8 @@ from importlib.metadata import version
 from typing import Any
 
 from include.models import encoder
-from include.settings import Encoder, Settings
-from include.stores import batches, files, lake, publications
+from include.settings import Encoder, Settings, Surface
+from include.stores import backtests, batches, files, lake, publications
 
 PACKAGES = (
     "apache-airflow",
@@ -30,8 +30,8 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         set_encoder: the encoder that the environment names, where that may be another than the home's.
 
     Returns:
-        `versions`, `home`, `encoder_id`, `lake`, `publication`, `disk_gb`, `stale_batches` and `advice`, each advice one
-        line with the command that mends it.
+        `versions`, `home`, `encoder_id`, `lake`, `publication`, `disk_gb`, `stale_batches`, `freshness` (for each surface
+        which cadence the data reward) and `advice`, each advice one line with the command that mends it.
     """
     advice: list[str] = []
     stale = batches.stale_batches(settings)
@@ -91,6 +91,9 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         "(docs/runbooks/switch_encoder.md)"
         for name in publications.shadows(settings)
     ]
+    measured = {surface.name: backtests.read_freshness(settings, surface.name) for surface in settings.surfaces}
+    for surface in settings.surfaces:
+        advice += _trends_advice(surface, measured[surface.name])
     return {
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
         "home": str(settings.home),
@@ -101,5 +104,42 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         "disk_gb": disk,
         "stale_batches": stale,
         "unfinished_batches": sorted(f"{table} {hour:%Y-%m-%dT%H}" for table, hour in unfinished),
+        "freshness": {name: _freshness(settings, name, record) for name, record in measured.items()},
         "advice": advice,
     }
+
+
+def _freshness(settings: Settings, surface: str, record: dict[str, Any] | None) -> str:
+    """What the newest backtest with freshness found of a surface, in words."""
+    if record is None:
+        command = f"python -m include backtest --every 7d --cuts 4 --surface {surface} --freshness --out DIR"
+        return f"which cadence the data reward is not measured yet: run `{command}`"
+    backtest, curves = record["backtest"], record["freshness"]["curves"]
+    whose = "" if backtest["settings_hash"] == settings.hash else " with other settings"
+    when = f"backtest as of {backtest['as_of'][:16]}{whose}, {len(backtest['cuts'])} cuts every {backtest['every']}"
+    said = [
+        f"{what} {_made(curves[name]['rewarded'], backtest['every'])}"
+        for name, what in (("lists", "lists"), ("trends", "trends"), ("popularity", "recent popularity alone"))
+        if name in curves and curves[name]["rewarded"] is not None
+    ]
+    return f"{'; '.join(said)}: the slowest not shown to be worse ({when})" if said else f"nothing was shown ({when})"
+
+
+def _made(cadence: str, every: str) -> str:
+    return f"that stay for {every}" if cadence == "never" else f"made anew {cadence}"
+
+
+def _trends_advice(surface: Surface, record: dict[str, Any] | None) -> list[str]:
+    """Where the surface's setting is not what the data reward; nothing where daily trends were not measured."""
+    curve = {} if record is None else record["freshness"]["curves"].get("trends", {})
+    if curve.get("against") != "daily" or curve["rewarded"] is None:
+        return []
+    ratio = curve["cadences"]["hourly"]["ratio"]
+    hourly_pays = ratio["low"] > 1.0
+    if surface.trends == "daily" and hourly_pays:
+        found = f"hourly trends were worth {ratio['ratio']:.3f} times ({ratio['low']:.3f} to {ratio['high']:.3f}) daily ones"
+        return [f"surface {surface.name}: {found}: set `trends` to `hourly` in TIDEMARK_SURFACES"]
+    if surface.trends == "hourly" and not hourly_pays:
+        found = "hourly trends were not shown to be worth more than daily ones"
+        return [f"surface {surface.name}: {found}: set `trends` to `daily` in TIDEMARK_SURFACES"]
+    return []
