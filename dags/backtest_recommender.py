@@ -7,7 +7,7 @@ then did. Each cut is a task of its own, two at a time.
 ## Inputs → outputs
 The newest gated snapshot → `recommendations.parquet`, `metrics.json` and `report.html` in the folder of the params, else in
 `reports/backtests/` of the home. What serves, and every table of the home, is left as it is; texts that no run embedded before
-are kept for later runs.
+are kept for later runs. With the param `freshness`, what was found of the surface is kept in `reports/freshness/`, for `doctor`.
 
 ## If it fails
 Runbook `backtest_recommender`. Nothing but the backtest waits for it.

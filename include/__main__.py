@@ -192,7 +192,10 @@ def update(
         str | None, typer.Option(metavar="T", help="As of when; by default the end of the last gated arrival hour.")
     ] = None,
 ) -> None:
-    """Follow what changed: recompute the touched users and items, relist the touched users, publish."""
+    """Follow what changed: recompute the touched users and items, relist the touched users, publish.
+
+    Where a surface's `trends` are hourly, everyone is listed anew.
+    """
     from include.steps.plan import plan_update
 
     settings = home()

@@ -249,7 +249,7 @@ def test_doctor_says_which_cadence_the_data_reward(whole, done):
     [
         (
             "daily",
-            "hourly",
+            1.1,
             "hourly trends were worth 1.200 times (1.100 to 1.300) daily ones: set `trends` to `hourly`",
         ),
         ("daily", 0.9, None),
