@@ -7,6 +7,7 @@ were learned as of the cut.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -116,7 +117,9 @@ def measure_freshness(
     hours = active_hours(told, plan)
     cadences = measurable(duration(plan["every"]) / timedelta(hours=1))
     half_lives = _choose_half_lives(settings, plan, cut, cadences)
-    found = {POPULARITY: {name: _popular(settings, plan, told, hours, name, half_lives[name]) for name in cadences}}
+    found = {
+        POPULARITY: {name: _popular(settings, plan, told, hours, name, [half_lives[name]])[0] for name in cadences}
+    }
     if ranking is not None:
         found |= _of_ranking(plan, told, hours, cadences, ranking)
     who = np.concatenate([np.zeros(0, dtype=np.int64), *(each.users for each in hours)])
@@ -260,44 +263,46 @@ def _choose_half_lives(settings: Settings, plan: Plan, cut: datetime, cadences: 
     hours = active_hours(earlier, plan)
     if not hours:
         return dict.fromkeys(cadences, HALF_LIVES_DAYS[0])
-    return {
-        cadence: max(  # the first of equals
-            HALF_LIVES_DAYS,
-            key=lambda half: float(_popular(settings, plan, earlier, hours, cadence, half).mean()),
-        )
-        for cadence in cadences
-    }
+    found = {}
+    for cadence in cadences:
+        means = _popular(settings, plan, earlier, hours, cadence, HALF_LIVES_DAYS).mean(axis=1)
+        found[cadence] = HALF_LIVES_DAYS[int(np.argmax(means))]  # the first of equals
+    return found
 
 
 def _popular(
-    settings: Settings, plan: Plan, told: Told, hours: list[Hour], cadence: str, half_life_days: float | None
+    settings: Settings,
+    plan: Plan,
+    told: Told,
+    hours: list[Hour],
+    cadence: str,
+    half_lives_days: Sequence[float | None],
 ) -> Floats:
-    """NDCG of recent popularity for each row of hour and user."""
-    found: list[Floats] = [np.zeros(0)]
+    """(half-lives, rows) NDCG of recent popularity for each row of hour and user."""
+    found = [np.zeros((len(half_lives_days), 0))]
     by_refresh: dict[int, list[Hour]] = defaultdict(list)
     for each in hours:
         by_refresh[refreshed_at(each.hour, cadence)].append(each)
     for refresh, those in by_refresh.items():
-        items = told.items_at(refresh)
-        liked = told.before(refresh, items, liked=True)
-        totals = freshness.popularity(liked, told.day(refresh), [half_life_days])
+        items, eligible = told.items_at(refresh), told.eligible(refresh)
+        before = told.before(refresh, items)
+        totals = freshness.popularity(told.before(refresh, items, liked=True), told.day(refresh), half_lives_days)
         for each in those:
             had = None
             if not plan["show_seen"]:
-                own = told.before(refresh, items).only(each.users)
+                own = before.only(each.users)
                 had = _marks(own.user, own.item, (len(each.users), items))
-            best, _ = peers.recommend(
-                partial(_same_for_all, totals),
-                np.arange(len(each.users)),
-                had,
-                told.eligible(refresh),
-                plan["k"],
-                settings.users_per_chunk,
-            )
-            found.append(_ndcg(each, best))
-    return np.concatenate(found)
+            rows = np.arange(len(each.users))
+            lists = [
+                peers.recommend(
+                    partial(_same_for_all, of_items), rows, had, eligible, plan["k"], settings.users_per_chunk
+                )[0]
+                for of_items in totals
+            ]
+            found.append(np.stack([_ndcg(each, best) for best in lists]))
+    return np.concatenate(found, axis=1)
 
 
-def _same_for_all(totals: Floats, rows: Ints) -> Floats:
+def _same_for_all(of_items: Floats, rows: Ints) -> Floats:
     """(rows, items) the same scores for each row."""
-    return np.repeat(totals, len(rows), axis=0)
+    return np.broadcast_to(of_items, (len(rows), len(of_items)))
