@@ -6,7 +6,6 @@ was right. It reads through `include.stores.behaviour`, as all of the product do
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ from include.columns import VectorTable
 from include.durations import duration
 from include.errors import BadInput, GateFailed
 from include.models import metrics, peers
-from include.models.interests import MICROSECONDS_PER_DAY
-from include.models.peers import PEERS, History
+from include.models.peers import PEERS
 from include.settings import Settings, Surface
 from include.steps.chain import STEPS
 from include.steps.embed_texts import embed_texts
 from include.steps.freshness import FRESHNESS, measure_freshness
+from include.steps.judging import Known, Window, known_as_of, metrics_of, window
 from include.steps.keep_texts import keep_texts
 from include.steps.learn_lists import Ranking, load_ranking
 from include.steps.plan import gated, plan_rebuild, ranker_kind
@@ -180,28 +179,6 @@ def backtest_cut(settings: Settings, plan: Plan, cut: str, progress: Progress = 
     return facts
 
 
-@dataclass(frozen=True)
-class Known:
-    """What is known as of a cut: users and items by id, and who did what."""
-
-    cut: datetime
-    users: list[str]
-    items: list[str]
-    available: NDArray[np.bool_]
-    history: History
-    counts: NDArray[np.int64]
-    """(items,) interactions of each."""
-    lengths: NDArray[np.int64]
-    """(users,) interactions of each."""
-    had: csr_array
-    """(users, items): what each user did anything with."""
-
-    def rows(self, users: Sequence[str]) -> NDArray[np.int64]:
-        """Positions of some users."""
-        place = {user: row for row, user in enumerate(self.users)}
-        return np.array([place[user] for user in users], dtype=np.int64)
-
-
 def _surface(settings: Settings, name: str) -> Surface:
     found = {surface.name: surface for surface in settings.surfaces}
     if name not in found:
@@ -214,33 +191,7 @@ def _known(settings: Settings, plan: Plan, cut: datetime) -> Known:
     with lake.connect(settings) as connection:
         if not behaviour.has_snapshot(connection, snapshot):
             raise BadInput(f"lake snapshot {snapshot} is no longer kept: start the backtest again")
-        users = behaviour.users(connection, snapshot, cut)
-        items = behaviour.items(connection, snapshot, cut)
-        ids = items["item_id"].to_pylist()
-        done = behaviour.interactions(connection, snapshot, cut, users, ids)
-    shape = (len(users), len(ids))
-    age = (np.datetime64(behaviour.naive(cut), "us") - done.event_ts).astype(np.float64) / MICROSECONDS_PER_DAY
-    there = done.item >= 0
-    likes = there & (done.weight > 0)
-    return Known(
-        cut=cut,
-        users=users,
-        items=ids,
-        available=np.array(items["available"].to_pylist(), dtype=bool),
-        history=History(done.user[likes], done.item[likes], age[likes], shape),
-        counts=np.bincount(done.item[there], minlength=len(ids)),
-        lengths=np.bincount(done.user, minlength=len(users)),
-        had=History(done.user[there], done.item[there], age[there], shape).marks,
-    )
-
-
-@dataclass(frozen=True)
-class Window:
-    """What users with a history did in the window behind a cut: `targets` is a row for each of `users`."""
-
-    users: list[str]
-    targets: csr_array
-    counts: dict[str, int]
+        return known_as_of(connection, snapshot, cut)
 
 
 def _window(settings: Settings, plan: Plan, known: Known) -> Window:
@@ -248,31 +199,7 @@ def _window(settings: Settings, plan: Plan, known: Known) -> Window:
     with lake.connect(settings) as connection:
         end = known.cut + duration(plan["every"])
         used = behaviour.used_in_window(connection, plan["lake_snapshot"], known.cut, end)
-    row = {user: number for number, user in enumerate(known.users) if known.lengths[number]}
-    column = {item: number for number, item in enumerate(known.items)}
-    of_known = [(row[user], item) for user, item in used if user in row]
-    released = [item for _, item in of_known if item not in column]
-    users = np.array([user for user, item in of_known if item in column], dtype=np.int64)
-    items = np.array([column[item] for _, item in of_known if item in column], dtype=np.int64)
-    targets = csr_array((np.ones(len(users)), (users, items)), shape=known.had.shape)
-    if not plan["show_seen"]:
-        targets = csr_array(targets - targets.multiply(known.had))
-        targets.eliminate_zeros()
-    targets.sort_indices()
-    asked = np.flatnonzero(np.diff(targets.indptr))
-    return Window(
-        users=[known.users[number] for number in asked],
-        targets=targets[asked],
-        counts={
-            "pairs": len(asked),
-            "targets": int(targets.nnz),
-            "users_in_window": len({user for user, _ in used}),
-            "users_without_history": len({user for user, _ in used if user not in row}),
-            "users_without_target": len({user for user, _ in of_known}) - len(asked),
-            "items_released_in_window": len(set(released)),
-            "targets_released_in_window": len(released),
-        },
-    )
+    return window(known, used, None if plan["show_seen"] else known.had)
 
 
 def recommend_as_of(
@@ -449,8 +376,8 @@ def _judge(plan: Plan, known: Known, window: Window, lists: pa.Table) -> tuple[p
         listed = np.full((len(row), plan["k"]), -1, dtype=np.int64)
         users = [row[user] for user in own["user_id"].to_pylist()]
         listed[users, own["rank"].to_numpy() - 1] = [column[item] for item in own["item_id"].to_pylist()]
-        values = _metrics(window.targets, listed)
-        of_cold = _metrics(cold[some], listed[some])
+        values = metrics_of(window.targets, listed)
+        of_cold = metrics_of(cold[some], listed[some])
         spread = {name: np.full(len(row), np.nan) for name in of_cold}
         for name, value in of_cold.items():
             spread[name][some] = value
@@ -468,13 +395,3 @@ def _judge(plan: Plan, known: Known, window: Window, lists: pa.Table) -> tuple[p
             )
         )
     return pa.concat_tables(tables) if tables else pa.table({}), facts
-
-
-def _metrics(targets: csr_array, listed: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    hits, count = metrics.hits(targets, listed), np.diff(targets.indptr).astype(np.int64)
-    return {
-        "ndcg": metrics.ndcg(hits, count),
-        "recall": metrics.recall(hits, count),
-        "hit_rate": metrics.hit_rate(hits),
-        "mrr": metrics.mrr(hits),
-    }

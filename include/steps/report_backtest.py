@@ -20,6 +20,7 @@ from include.models.peers import PEERS
 from include.settings import Settings
 from include.steps.backtest import LISTS, PRODUCT, Plan, out_folder
 from include.steps.freshness import CURVES, FRESHNESS
+from include.steps.judging import GROUPS, in_group
 from include.steps.plan import code_version
 from include.steps.report import rendered
 from include.stores import backtests
@@ -27,8 +28,6 @@ from include.stores import backtests
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
 
 METRICS = ("ndcg", "recall", "hit_rate", "mrr")
-GROUPS = {"1-4": (1, 4), "5-19": (5, 19), "20+": (20, None)}
-"""Users by the length of their history."""
 COUNTS = (
     "pairs", "targets", "users_in_window", "users_without_history", "users_without_target", "items_released_in_window",
     "targets_released_in_window",
@@ -95,10 +94,7 @@ def _metrics(
             **_means(values, own),
             "cold_items": _means(values, own & ~np.isnan(values["cold_ndcg"]), "cold_"),
             **{what: float(np.mean([cuts[cut][what][name] for cut in there])) for what in ("coverage", "novelty")},
-            "user_groups": {
-                group: _means(values, own & (length >= low) & (True if high is None else length <= high))
-                for group, (low, high) in GROUPS.items()
-            },
+            "user_groups": {group: _means(values, own & in_group(length, group)) for group in GROUPS},
             "cuts": {
                 cut: {
                     **_means(values, own & (which == number)),
