@@ -7,13 +7,15 @@ old (too few users: the surface's weights stay, and the artefact says why), the 
 
 ## Inputs → outputs
 The gated lake and the newest publication's vectors → all vector and recommendation tables and a publication: the asset
-`publication`. It serves unless its T precedes the serving one's.
+`publication`. It serves unless its T precedes the serving one's. The lake's tables `list_quality` and `list_clicks`.
 
 ## If it fails
-What serves goes on serving. A red `check_…`: runbook `failed_gate`. Else read the log, and clear the run from `plan`.
+What serves goes on serving. A red `check_served_lists`: the new lists are published all the same; runbook `served_lists`. A red
+`check_vectors` or `check_lists`: runbook `failed_gate`. Else read the log, and clear the run from `plan`.
 
 ## Safe to re-run?
-Yes. The same T, snapshot and artefacts give the same lists.
+Yes. The same T, snapshot and artefacts give the same lists. A day is scored once; with the param `score_again` the last days are
+scored again, in the place of what was there, such as after their data were fixed.
 
 ## Backfill
 `airflow backfill create --dag-id recommend_daily --from-date … --to-date … --reprocess-behavior completed` gives one
@@ -23,7 +25,7 @@ publication a day; those of the past are kept but do not serve.
 from datetime import datetime
 from typing import Any
 
-from airflow.sdk import CronDataIntervalTimetable, dag, task
+from airflow.sdk import CronDataIntervalTimetable, Param, dag, task
 
 from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, make_publication, run_step, work_of
 
@@ -34,6 +36,7 @@ from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, make_pub
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    params={"score_again": Param(0, type="integer", minimum=0, description="how many of the last days to score again")},
     tags=[Tag.TIDEMARK, Tag.RECOMMENDING, Tag.DAILY],
     doc_md=__doc__,
 )
@@ -46,7 +49,22 @@ def recommend_daily() -> None:
         summary: dict[str, Any] = run_step(plan_recommend, data_interval_end)
         return work_of(summary)
 
-    make_publication(plan())
+    # Also where there was nothing to publish; but a failure before it stays the run's.
+    @task(pool=WRITER_POOL, trigger_rule="none_failed")
+    def score_served_lists(params: dict[str, Any]) -> dict[str, Any]:
+        """Score the lists that served on the last days against what users then did, beside recent popularity."""
+        from include.steps.score_served import score_served
+
+        return run_step(score_served, params["score_again"])
+
+    @task
+    def check_served_lists() -> dict[str, Any]:
+        """Alarm: red when the served lists were no better than recent popularity on any of the last seven scored days."""
+        from include.steps.score_served import check_served
+
+        return run_step(check_served)
+
+    make_publication(plan()) >> score_served_lists() >> check_served_lists()
 
 
 recommend_daily()

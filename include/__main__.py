@@ -653,6 +653,39 @@ def restore(path: Annotated[Path, typer.Argument(metavar="FILE.tar", help="A fil
 
 
 @app.command()
+def quality(
+    days: Annotated[int, typer.Option(min=1, help="How many of the last scored days to show.")] = 7,
+    score: Annotated[bool, typer.Option("--score", help="First score the whole days that are not scored yet.")] = False,
+    again: Annotated[
+        int, typer.Option(min=0, metavar="N", help="First score the last N days again, such as after a data fix.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """What the served lists were worth: each past day's lists against what users then did, beside recent popularity.
+
+    `recommend_daily` scores each day; the history is in the lake's tables list_quality and list_clicks (make sql). A ratio is
+    that of the lists' NDCG@10 to the method's, with its 95 % interval. Exit code 1: on the last seven scored days they were
+    never better than popularity (docs/runbooks/served_lists.md).
+
+    Example: python -m include quality --score
+    """
+    from include.steps.score_served import check_served, quality_lines, score_served
+    from include.stores import list_quality
+
+    settings = home()
+    if score or again:
+        summary = score_served(settings, again)
+        for day, reason in summary["skipped"].items():
+            logging.getLogger("include").info("%s is not scored: %s", day, reason)
+    found = {name: list_quality.read(settings, name, days).to_pylist() for name in list_quality.SCHEMAS}
+    if as_json:
+        printed(found)
+    else:
+        typer.echo("\n".join(quality_lines(found)))
+    check_served(settings)
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Look at settings, versions, stores, disk and stale batches, and say what to do."""
     from include.steps.doctor import doctor as step

@@ -59,6 +59,8 @@ RUNBOOKS = {
     "check_lake_gate": "failed_gate",
     "check_vectors": "failed_gate",
     "check_lists": "failed_gate",
+    "score_served_lists": "served_lists",
+    "check_served_lists": "served_lists",
     "maintain_stores": "disk_full",
     "choose": "fix_the_data",
     "roll_back": "fix_the_data",

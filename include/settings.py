@@ -170,6 +170,14 @@ class Gates(Group):
     min_item_coverage: Share = Field(0.99, description="Smallest share of items that have a vector.")
     norm_tolerance: Positive = Field(1e-3, description="How far a vector's norm may be from 1.")
     min_catalogue_coverage: Share = Field(0.0, description="Smallest share of eligible items that appear in some list.")
+    served_days: int = Field(
+        7,
+        ge=1,
+        description="Served lists fail when on so many scored days in a row they are no better than popularity.",
+    )
+    min_served_pairs: int = Field(
+        100, ge=1, description="Fewer pairs of user and day than this, of these days together, prove nothing."
+    )
 
 
 class Cleaning(Group):

@@ -42,6 +42,7 @@ CHAIN = [
     "check_lists",
     "publish",
 ]
+LOOKING_BACK = ["score_served_lists", "check_served_lists"]
 
 
 def describe() -> dict[str, Any]:
@@ -225,6 +226,7 @@ def test_writers_wait_in_the_pool(facts: dict[str, Any]) -> None:
         "roll_back_publication.compare",
         "switch_encoder.compare_challenger",
         "switch_encoder.approve",  # it waits for hours
+        "recommend_daily.check_served_lists",
         "backtest_recommender.plan_backtest",
         "backtest_recommender.embed_history",
         "backtest_recommender.backtest_cut",
@@ -272,13 +274,21 @@ def test_the_gate_waits_for_the_clean_and_models_show_even_of_a_failed_build(fac
     assert tasks["show_model"]["mapped"]
 
 
-@pytest.mark.parametrize("name", ["update_interests", "recommend_daily"])
-def test_a_publication_is_made_by_one_chain(facts: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize(("name", "behind"), [("update_interests", []), ("recommend_daily", LOOKING_BACK)])
+def test_a_publication_is_made_by_one_chain(facts: dict[str, Any], name: str, behind: list[str]) -> None:
     tasks = facts["dags"][name]["tasks"]
-    assert set(tasks) == set(CHAIN)
-    for before, after in pairwise(CHAIN):
+    assert set(tasks) == {*CHAIN, *behind}
+    for before, after in pairwise([*CHAIN, *behind]):
         assert after in tasks[before]["downstream"]
-    assert {task["rule"] for task in tasks.values()} == {"all_success"}  # who skips, skips the rest
+    assert {tasks[name]["rule"] for name in CHAIN} == {"all_success"}  # who skips, skips the rest
+
+
+def test_served_lists_are_looked_at_behind_the_publication_and_hide_no_failure(facts: dict[str, Any]) -> None:
+    tasks = facts["dags"]["recommend_daily"]["tasks"]
+    assert tasks["publish"]["downstream"] == ["score_served_lists"]
+    # Nothing to publish is no reason not to look; what failed before must not end in a green run.
+    assert [tasks[name]["rule"] for name in LOOKING_BACK] == ["none_failed", "all_success"]
+    assert {tasks[name]["runbook"] for name in LOOKING_BACK} == {"served_lists"}
 
 
 def test_a_challenger_takes_the_same_chain_and_serves_only_behind_its_approval(facts: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from include.columns import LANDED_TABLES
 from include.errors import GateFailed, TidemarkError
 from include.settings import Settings
-from include.stores import batches, files, lake, landing, lock
+from include.stores import batches, files, lake, landing, list_quality, lock
 from include.stores.object_store import duckdb_secret
 
 log = logging.getLogger(__name__)
@@ -174,6 +174,7 @@ def dbt(
         "touched": str(batches.touched_folder(settings)),
         "touched_rows": _in_sources(batches.touched_folder(settings)),
         "earliest_event": settings.earliest_event,
+        "quality": list_quality.there(source),
     }
     options = [
         *("--project-dir", str(project), "--profiles-dir", str(project)),

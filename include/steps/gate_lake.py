@@ -42,7 +42,7 @@ def gate_lake(settings: Settings) -> dict[str, Any]:
         with lake.connect(settings) as connection:
             if not lake.has_table(connection, "int_batches"):
                 return summary
-            snapshot = _newest(connection)
+            snapshot = lake.newest_of(connection)
             since = lake.gated_snapshot(settings)
             if since == snapshot:
                 return summary | {"snapshot": snapshot, "since": since, "gated": True}
@@ -94,12 +94,6 @@ def _refuse_unfinished(settings: Settings) -> None:
             f"a clean of {len(unfinished)} batches, {hours[0]:%Y-%m-%dT%H} to {hours[-1]:%Y-%m-%dT%H}, did not finish: "
             "clean these hours again (`python -m include clean`), then run the gate"
         )
-
-
-def _newest(connection: duckdb.DuckDBPyConnection) -> int:
-    found = connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
-    assert found is not None
-    return int(found[0])
 
 
 def _judge(changed: pd.DataFrame, earlier: pd.DataFrame, keys: pd.DataFrame, settings: Settings) -> GateResult:

@@ -72,8 +72,9 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
 
 def _lake_is_gated(settings: Settings) -> bool:
     """Whether nothing in the lake waits for a clean to be finished or a gate to pass."""
-    there = maintenance.snapshots(settings)
-    return bool(there) and lake.gated_snapshot(settings) == there[-1] and not batches.unfinished(settings)
+    if not lake.exists(settings) or batches.unfinished(settings):
+        return False
+    return lake.gated_snapshot(settings) == lake.newest_snapshot(settings)
 
 
 def _sizes(settings: Settings) -> dict[str, int]:

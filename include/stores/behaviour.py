@@ -306,6 +306,25 @@ def used_in_window(
     ).fetchall()
 
 
+def shown_items(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, start: datetime, end: datetime
+) -> list[tuple[str | None, int | None, int]]:
+    """How many interactions in [start, end) name the list that they came from, in `attributes.publication` and `.rank`.
+
+    Returns:
+        `publication, rank, interactions`, sorted; None for interactions that name none.
+    """
+    return connection.execute(
+        f"""
+        SELECT attributes ->> '$.publication' AS publication, try_cast(attributes ->> '$.rank' AS INTEGER) AS rank, count(*)
+        FROM {at(Mart.INTERACTIONS, snapshot)}
+        WHERE event_ts >= $start AND {COUNTS} AND weight > 0
+        GROUP BY ALL ORDER BY ALL
+        """,
+        {"start": naive(start), "as_of": naive(end)},
+    ).fetchall()
+
+
 def user_texts(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, user_ids: list[str]) -> UserTexts:
     """Everything that the named users wrote before T, in one fixed order."""
     connection.register("asked_users", _positions("user_id", user_ids))

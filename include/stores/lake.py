@@ -22,6 +22,8 @@ from include.stores.object_store import duckdb_secret
 
 ALIAS = "lake"
 CATALOGUE = "catalogue.sqlite"
+SCORES_MESSAGE = "scores of served lists"
+"""The commit message of snapshots that are of scores alone (`include.stores.list_quality`)."""
 
 
 def extensions(settings: Settings) -> tuple[str, ...]:
@@ -205,9 +207,16 @@ def copy_catalogue(settings: Settings, copy: Path) -> None:
 
 
 def newest_snapshot(settings: Settings) -> int:
-    """Id of the lake's newest snapshot."""
+    """Id of the lake's newest snapshot of behaviour, see `newest_of`."""
     with connect(settings) as connection:
-        row = connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
+        return newest_of(connection)
+
+
+def newest_of(connection: duckdb.DuckDBPyConnection) -> int:
+    """Id of the newest snapshot that may hold another behaviour: what only keeps scores of lists waits for no gate."""
+    row = connection.execute(
+        "SELECT max(snapshot_id) FROM lake.snapshots() WHERE commit_message IS DISTINCT FROM ?", [SCORES_MESSAGE]
+    ).fetchone()
     assert row is not None
     return int(row[0])
 

@@ -249,6 +249,12 @@ def changes(settings: Settings) -> list[dict[str, Any]]:
     return list(_pointer(settings)["changes"])
 
 
+def served_at(settings: Settings, moment: datetime) -> str | None:
+    """Id of the publication that served at a moment of the clock, whether it is still there or not."""
+    earlier = [change["to"] for change in changes(settings) if datetime.fromisoformat(change["at"]) <= moment]
+    return earlier[-1] if earlier else None
+
+
 def served_before(settings: Settings) -> str | None:
     """Id of the publication that served last before the one that serves now, of those that are still there."""
     now = serving_id(settings)
