@@ -60,7 +60,7 @@ def recommend_daily() -> None:
     @task
     def check_served_lists() -> dict[str, Any]:
         """Alarm: red when the served lists were no better than recent popularity on any of the last seven scored days."""
-        from include.steps.score_served import check_served
+        from include.steps.check_served import check_served
 
         return run_step(check_served)
 

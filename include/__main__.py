@@ -669,11 +669,13 @@ def quality(
 
     Example: python -m include quality --score
     """
-    from include.steps.score_served import check_served, quality_lines, score_served
+    from include.steps.check_served import check_served, quality_lines
     from include.stores import list_quality
 
     settings = home()
     if score or again:
+        from include.steps.score_served import score_served
+
         summary = score_served(settings, again)
         for day, reason in summary["skipped"].items():
             logging.getLogger("include").info("%s is not scored: %s", day, reason)

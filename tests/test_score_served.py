@@ -14,13 +14,14 @@ import pytest
 
 from include.errors import GateFailed
 from include.settings import REPOSITORY, Gates, Settings
+from include.steps.check_served import check_served
 from include.steps.clean import build, prepare
 from include.steps.doctor import doctor
 from include.steps.gate_lake import gate_lake
 from include.steps.land import land
 from include.steps.maintain import maintain
 from include.steps.plan import plan_recommend, plan_update
-from include.steps.score_served import CannotScore, _publication, check_served, score_served
+from include.steps.score_served import CannotScore, _publication, score_served
 from include.stores import behaviour, lake, list_quality, publications
 from include.stores.lock import writing
 from tests import samples
@@ -191,6 +192,7 @@ def test_the_check_is_red_when_lists_are_no_better_and_only_then(shop, tmp_path)
     assert {row["publication"] for row in rows} == {newest["id"]}
     with pytest.raises(GateFailed, match=r"home \(days 1, pairs \d+\).*docs/runbooks/served_lists.md"):
         check_served(alarmed)
+    assert any("docs/runbooks/served_lists.md" in line for line in doctor(alarmed)["advice"])
     done = include(alarmed, "quality", "--json")
     assert done.returncode == 0, "by default it takes seven days"
     assert {row["day"] for row in json.loads(done.stdout)["list_quality"]} == {"2024-03-04", "2024-03-05"}

@@ -7,6 +7,7 @@ from typing import Any
 
 from include.models import encoder
 from include.settings import Encoder, Settings, Surface
+from include.steps.check_served import judge_served
 from include.stores import backtests, batches, files, lake, publications
 
 PACKAGES = (
@@ -74,6 +75,12 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         advice.append(
             f"serving is pinned to {serving}: run `python -m include publications unpin` when the cause is mended"
         )
+    advice += [
+        f"lists of {name} were no better than recent popularity on any of the last {each['days']} scored days: "
+        "run `python -m include quality` (docs/runbooks/served_lists.md)"
+        for name, each in judge_served(settings).items()
+        if each["failed"]
+    ]
     encoder_id = encoder.identify(settings.encoder)
     serves = encoder_id if serving is None else publications.manifest(settings, serving)["encoder_id"]
     if serves != encoder_id:

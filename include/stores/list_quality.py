@@ -14,6 +14,12 @@ from include.stores import lake
 
 QUALITY = "list_quality"
 CLICKS = "list_clicks"
+PRODUCT = "tidemark"
+"""The method that stands for the lists that served, as in a backtest."""
+POPULARITIES = {"popularity_7d": 7.0, "popularity_1d": 1.0}
+"""Recent popularity by its half-life in days; the better one of a day is what lists are compared with."""
+EVERYONE = "all"
+"""The user group that holds every pair."""
 KEY = ("day", "surface", "method", "user_group")
 SCHEMAS = {
     QUALITY: pa.schema(
