@@ -265,14 +265,15 @@ def _kept(matrix: csr_array) -> csr_array:
 def strongest(matrix: csr_array, most: int) -> csr_array:
     """The largest positive entries of each row of a sparse matrix."""
     matrix = csr_array(matrix)
-    matrix.sort_indices()
     kept = matrix.data > 0
     for first, last in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
         if last - first > most:
             weakest = np.argpartition(-matrix.data[first:last], most - 1)[most:]
             kept[first + weakest] = False
     indptr = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
-    return csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+    found = csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+    found.sort_indices()  # of what is left: of all it would take longer than all the rest
+    return found
 
 
 def _strongest_by_rows(of: Callable[[slice], csr_array], n: int) -> csr_array:
@@ -302,7 +303,7 @@ def _ease(marks: csr_array, counts: NDArray[np.float64], regularisation: float, 
     used = used[counts[used] > 0]
     if len(used) == 0:
         return csr_array((n, n))
-    best = _strongest_of_dense(item_to_item(csr_array(marks[:, used]), regularisation), NEIGHBOURS).tocoo()
+    best = _strongest_of_dense(item_to_item(csr_array(marks[:, used]), regularisation, np.float32), NEIGHBOURS).tocoo()
     return csr_array((best.data, (used[best.coords[0]], used[best.coords[1]])), shape=(n, n))
 
 
@@ -350,18 +351,19 @@ def _cosine(pairs: Pairs) -> csr_array:
 def _transitions(pairs: Pairs) -> csr_array:
     """How often an item (column) came within the next moments after another (row), the sooner the more."""
     n = pairs.shape[1]
-    total = csr_array((n, n))
+    rows, columns, weights = [], [], []
     # Pairs of a user are newest first: the one some places on is the earlier one. A moment may hold several.
     for span in range(1, 4 * TRANSITION_SPAN + 1):
         distance = pairs.rank[span:] - pairs.rank[:-span]
-        kept = (pairs.user[span:] == pairs.user[:-span]) & (distance <= TRANSITION_SPAN)
-        later, earlier = pairs.item[:-span][kept], pairs.item[span:][kept]
-        weight = 1.0 / np.maximum(distance[kept], 1)
-        total = total + csr_array((weight, (earlier, later)), shape=(n, n))
-        together = distance[kept] == 0
-        total = total + csr_array((weight[together], (later[together], earlier[together])), shape=(n, n))
+        kept = np.flatnonzero((pairs.user[span:] == pairs.user[:-span]) & (distance <= TRANSITION_SPAN))
+        distance, later, earlier = distance[kept], pairs.item[kept], pairs.item[kept + span]
+        together = distance == 0
+        rows += [earlier, later[together]]
+        columns += [later, earlier[together]]
+        weights += [1.0 / np.maximum(distance, 1), np.ones(int(together.sum()))]
+    cells = (np.concatenate(rows).astype(np.int32), np.concatenate(columns).astype(np.int32))
+    total = coo_array((np.concatenate(weights), cells), shape=(n, n)).tocsr()
     sums: NDArray[np.float64] = np.asarray(total.sum(axis=1)).ravel()
-    total = csr_array(total)
     total.data = total.data / np.repeat(sums + TRANSITION_PRIOR, np.diff(total.indptr))
     return strongest(total, NEIGHBOURS)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -90,9 +91,10 @@ def _judge(name: str, parts: dict[str, Judged], reports: Path) -> tuple[int, lis
 def _escaped(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with every text as a page may hold it; equal texts stay equal and different ones different."""
     texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name]) or frame[name].dtype == object]
+    # Each text once: a list names an item over and over.
+    once = cache(lambda value: for_page(value, MAX_TEXT))
     escaped = {
-        str(name): frame[name].map(lambda value: for_page(value, MAX_TEXT) if isinstance(value, str) else value)
-        for name in texts
+        str(name): frame[name].map(lambda value: once(value) if isinstance(value, str) else value) for name in texts
     }
     return frame.assign(**escaped)
 
