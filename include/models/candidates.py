@@ -31,6 +31,9 @@ DECAY_DAYS = 60.0
 NEIGHBOURS = 128
 """Entries kept in a row of an item-to-item matrix: what is left out is near 0."""
 
+LENDERS = 32
+"""Of an item's row in EASE's matrix, the largest entries, which their text neighbours borrow."""
+
 TEXT_NEIGHBOURS = 30
 TEXT_SHARPNESS = 10.0
 """A text neighbour's weight is exp(this x its cosine), so near ones count most."""
@@ -231,7 +234,7 @@ def fit(
 
     def smoothed(rows: slice) -> csr_array:
         own = csr_array(ease[rows])
-        borrowed = csr_array((own @ towards).multiply(1 - trust[None, :]))
+        borrowed = csr_array((strongest(own, LENDERS) @ towards).multiply(1 - trust[None, :]))
         return csr_array(csr_array(own.multiply(trust[None, :])) + borrowed)
 
     gap_days, again = _repurchase(known)
@@ -262,6 +265,12 @@ def _kept(matrix: csr_array) -> csr_array:
     )
 
 
+def only(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
+    """A sparse matrix with some of its entries."""
+    indptr = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
+    return csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+
+
 def strongest(matrix: csr_array, most: int) -> csr_array:
     """The largest positive entries of each row of a sparse matrix."""
     matrix = csr_array(matrix)
@@ -270,8 +279,7 @@ def strongest(matrix: csr_array, most: int) -> csr_array:
         if last - first > most:
             weakest = np.argpartition(-matrix.data[first:last], most - 1)[most:]
             kept[first + weakest] = False
-    indptr = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
-    found = csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+    found = only(matrix, kept)
     found.sort_indices()  # of what is left: of all it would take longer than all the rest
     return found
 

@@ -15,24 +15,59 @@ from sklearn.utils.extmath import randomized_svd
 Matrix = NDArray[np.floating]
 
 
+SPARSE_COST = 40
+"""What an operation of a sparse product costs beside one of a dense inverse."""
+
+
 def item_to_item(marks: csr_array, regularisation: float, precision: type[np.floating] = np.float64) -> Matrix:
     """EASE's matrix B: (items, items), zero diagonal, from (users, items) marks.
 
+    It needs the inverse of the items' Gram matrix. Where few users have more than one item, that comes from the inverse of
+    a matrix of those users, by M. Woodbury's identity (1950), to the same numbers.
+
     Single precision takes half the time, and leaves entries that differ by 1e-6 of the largest.
     """
-    gram = np.asarray((marks.T @ marks).todense()).astype(precision)
-    gram[np.diag_indices_from(gram)] += regularisation
-    # The inverse from the Cholesky factor: a third of the time of solving for the identity. It fills one triangle.
-    potrf, potri = get_lapack_funcs(("potrf", "potri"), (gram,))
-    factor, _ = potrf(gram, lower=True, overwrite_a=True)
+    marks = csr_array(marks, dtype=precision)
+    items = marks.shape[1]
+    lengths = np.diff(marks.indptr)
+    # A user of one item adds to the diagonal alone.
+    alone = csr_array(marks[lengths == 1])
+    diagonal = regularisation + np.bincount(alone.indices, weights=alone.data**2, minlength=items).astype(precision)
+    several = csr_array(marks[lengths > 1])
+    users = several.shape[0]
+    if users**3 + SPARSE_COST * several.nnz * (users + items) < items**3:
+        inverse = _inverse_by_users(several, diagonal)
+    else:
+        gram = (several.T @ several).toarray()
+        gram[np.diag_indices_from(gram)] += diagonal
+        inverse = _inverse(gram)
+    own = np.diag(inverse).copy()
+    inverse /= -own
+    np.fill_diagonal(inverse, 0.0)
+    return inverse
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    """Of a symmetric positive definite matrix, which it overwrites: a third of the time of solving for the identity."""
+    potrf, potri = get_lapack_funcs(("potrf", "potri"), (matrix,))
+    factor, _ = potrf(matrix, lower=True, overwrite_a=True)
     inverse, failed = potri(factor, lower=True, overwrite_c=True)
     assert failed == 0, "marks and a positive diagonal make a positive definite matrix"
-    for column in range(len(inverse)):
+    for column in range(len(inverse)):  # it fills one triangle
         inverse[column, column + 1 :] = inverse[column + 1 :, column]
-    weights = np.ascontiguousarray(inverse.T)  # the same: it is symmetric
-    weights /= -np.diag(inverse)
-    np.fill_diagonal(weights, 0.0)
-    return weights
+    return np.ascontiguousarray(inverse.T)  # the same: it is symmetric
+
+
+def _inverse_by_users(marks: csr_array, diagonal: NDArray[np.floating]) -> Matrix:
+    """The inverse of diagonal + marksᵀ·marks: diagonal⁻¹ - wᵀ·(1 + w·marksᵀ)⁻¹·w, where w = marks·diagonal⁻¹."""
+    weighed = marks.copy()
+    weighed.data = weighed.data / diagonal[weighed.indices]
+    inner = (weighed @ marks.T).toarray()
+    inner[np.diag_indices_from(inner)] += 1
+    half = weighed.T @ _inverse(inner)
+    inverse = np.ascontiguousarray(-(weighed.T @ half.T))
+    inverse[np.diag_indices_from(inverse)] += 1 / diagonal
+    return inverse
 
 
 def train_item_factors(

@@ -22,6 +22,7 @@ from include.models.candidates import (
     Pairs,
     Sources,
     entries,
+    only,
     scores,
     strongest,
 )
@@ -130,12 +131,7 @@ def pool(
     pairs = Pairs.of(histories)
     found = {name: csr_array(values) for name, values in scores(sources, pairs, repeats=repeats)}
     for values in found.values():
-        user, item = entries(values)
-        allowed = ~barred[user, item]
-        best = strongest(
-            csr_array((values.data[allowed], (user[allowed], item[allowed])), shape=(users, n)), TOP_OF_EACH
-        )
-        chosen[entries(best)] = True
+        chosen[entries(strongest(only(values, ~barred[entries(values)]), TOP_OF_EACH))] = True
     for popular in sources.popularity:
         chosen[:, np.lexsort((np.arange(n), -popular, ~eligible))[:TOP_OF_EACH]] = True
     chosen &= ~barred
