@@ -92,7 +92,12 @@ class Interests(Group):
 
     short_half_life_days: Positive = Field(3.0, description="Half-life of the short interest vector.")
     long_half_life_days: Positive = Field(90.0, description="Half-life of the long interest vector.")
-    factor_half_life_days: Positive = Field(180.0, description="Half-life of the behavioural vector.")
+    latest_first: float = Field(
+        0.25,
+        ge=0.0,
+        le=2.0,
+        description="In the behavioural vector an item weighs (r + 1)^-this, where r of the user's items came later.",
+    )
     user_text_weight: float = Field(1.0, ge=0.0, description="Multiplies the weight of what a user wrote.")
 
 
@@ -104,6 +109,7 @@ class ItemFactors(Group):
     max_items: int = Field(
         6000, ge=10, description="Only this many most-used items get factors (memory grows with the square)."
     )
+    half_life_days: Positive = Field(180.0, description="Half-life of an interaction's share in what is most used.")
     max_age_days: Positive = Field(7.0, description="`recommend_daily` retrains older factors.")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from include.models.factors import item_to_item, train_item_factors
+from include.models.factors import REACH_POWER, item_to_item, train_item_factors
 
 
 def marks(users=80, items=25, seed=0):
@@ -23,6 +23,20 @@ def test_item_to_item_is_the_best_matrix_with_a_zero_diagonal():
         assert found[j, j] == 0.0
 
 
+@pytest.mark.parametrize("precision", [np.float64, np.float32])
+@pytest.mark.parametrize("users", [6, 300])
+def test_few_users_and_many_give_the_inverse_of_the_gram_matrix(users, precision):
+    """From the side of the users where they are few, else of the items; some users have one item, some none."""
+    rng = np.random.default_rng(3)
+    x = (rng.random((users, 60)) < rng.choice([0.0, 0.02, 0.2], (users, 1))).astype(np.float64)
+    inverse = np.linalg.inv(x.T @ x + 7.0 * np.eye(60))
+    expected = -inverse / np.diag(inverse)
+    np.fill_diagonal(expected, 0.0)
+    found = item_to_item(csr_array(x), 7.0, precision)
+    assert found.dtype == precision
+    np.testing.assert_allclose(found, expected, atol=1e-12 if precision is np.float64 else 1e-6)
+
+
 def test_all_dimensions_give_the_scores_of_the_matrix():
     x = marks()
     left, right = train_item_factors(x, dimensions=25, regularisation=5.0, seed=1)
@@ -31,11 +45,13 @@ def test_all_dimensions_give_the_scores_of_the_matrix():
 
 @pytest.mark.parametrize("dimensions", [3, 10, 20])
 def test_fewer_dimensions_are_near_the_best_of_their_rank(dimensions):
-    """Eckart-Young: no matrix of rank k is nearer than the singular values left out."""
-    matrix = item_to_item(marks(200, 60), 5.0)
-    left, right = train_item_factors(marks(200, 60), dimensions=dimensions, regularisation=5.0, seed=1)
-    best = np.sqrt((np.linalg.svd(matrix, compute_uv=False)[dimensions:] ** 2).sum())
-    error = np.linalg.norm(matrix - left.astype(np.float64) @ right.T)
+    """Eckart-Young: no matrix of rank k is nearer than the singular values left out. Errors weigh as REACH_POWER says."""
+    x = marks(200, 60)
+    matrix = item_to_item(x, 5.0)
+    reach = (x.sum(axis=0) + 1.0)[:, None] ** REACH_POWER
+    left, right = train_item_factors(x, dimensions=dimensions, regularisation=5.0, seed=1)
+    best = np.sqrt((np.linalg.svd(reach * matrix, compute_uv=False)[dimensions:] ** 2).sum())
+    error = np.linalg.norm(reach * (matrix - left.astype(np.float64) @ right.T))
     assert best * 0.999 <= error <= best * 1.05
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from include.models.interests import decayed_weights, interest_vectors, unit
+from include.models.interests import decayed_weights, interest_vectors, latest_first_weights, unit
 
 START = np.datetime64("2024-01-01T00:00:00", "us")
 USERS, ITEMS = 12, 30
@@ -37,6 +37,21 @@ def test_weights_equal_a_plain_loop():
     found = decayed(user, item, at, weight, last)
     np.testing.assert_allclose(found.toarray(), expected, rtol=1e-12)
     assert found.has_sorted_indices
+    assert found.has_canonical_format
+
+
+def test_the_latest_items_weigh_most_and_each_counts_once():
+    user, item, at, weight, _ = history(4)
+    at = at.astype("datetime64[D]").astype("datetime64[us]")  # baskets: many events of one moment
+    weight = weight / 4
+    expected = np.zeros((USERS, ITEMS))
+    for u in range(USERS):
+        had = {i: at[(user == u) & (item == i)].max() for i in set(item[user == u].tolist())}
+        for i, last in had.items():
+            later = sum(other > last for other in had.values())
+            expected[u, i] = min(math.fsum(weight[(user == u) & (item == i)]), 1.0) * (later + 1) ** -0.5
+    found = latest_first_weights(user, item, at, weight, power=0.5, shape=(USERS, ITEMS))
+    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-12)
     assert found.has_canonical_format
 
 

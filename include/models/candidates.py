@@ -370,8 +370,8 @@ def _transitions(pairs: Pairs) -> csr_array:
         columns += [later, earlier[together]]
         weights += [1.0 / np.maximum(distance, 1), np.ones(int(together.sum()))]
     cells = (np.concatenate(rows).astype(np.int32), np.concatenate(columns).astype(np.int32))
-    total = coo_array((np.concatenate(weights), cells), shape=(n, n)).tocsr()
-    sums: NDArray[np.float64] = np.asarray(total.sum(axis=1)).ravel()
+    total: csr_array = coo_array((np.concatenate(weights), cells), shape=(n, n)).tocsr()
+    sums = np.asarray(total.sum(axis=1), dtype=np.float64).ravel()
     total.data = total.data / np.repeat(sums + TRANSITION_PRIOR, np.diff(total.indptr))
     return strongest(total, NEIGHBOURS)
 

@@ -38,15 +38,65 @@ def decayed_weights(
     """
     age = (last_ts[user] - event_ts).astype("timedelta64[us]").astype(np.float64) / MICROSECONDS_PER_DAY
     decayed = weight * np.exp2(-age / half_life_days)
-    # One fixed order of summation within each pair of user and item.
-    order = np.lexsort((decayed, event_ts, item, user))
-    user, item, decayed = user[order], item[order], decayed[order]
+    sums, _ = _by_pair(user, item, event_ts, decayed, shape)
+    return sums
+
+
+def _by_pair(
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    event_ts: NDArray[np.datetime64],
+    values: NDArray[np.float64],
+    shape: tuple[int, int],
+) -> tuple[csr_array, NDArray[np.datetime64]]:
+    """The sum of each pair of user and item, and the time of its last event, entry by entry."""
+    # One fixed order of summation within each pair.
+    order = np.lexsort((values, event_ts, item, user))
+    user, item, event_ts, values = user[order], item[order], event_ts[order], values[order]
     new = np.ones(len(order), dtype=bool)
     new[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
     pair = np.cumsum(new) - 1
-    sums = np.bincount(pair, weights=decayed, minlength=int(new.sum()))
+    sums = np.bincount(pair, weights=values, minlength=int(new.sum()))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(user[new], minlength=shape[0]))])
-    return csr_array((sums, item[new], indptr), shape=shape)
+    last = event_ts[np.append(new[1:], True)[: len(order)]]
+    return csr_array((sums, item[new], indptr), shape=shape), last
+
+
+def latest_first_weights(
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    event_ts: NDArray[np.datetime64],
+    weight: NDArray[np.float64],
+    *,
+    power: float,
+    shape: tuple[int, int],
+) -> csr_array:
+    """Weigh each of a user's items once, the latest most: (r + 1)^-power, where r of the user's items came later.
+
+    What item-to-item factors are learned from says whether a user had an item, not how often; so an item's events count up to
+    a weight of 1 together. Items whose last events are of one moment, such as a basket, share their r.
+
+    Args:
+        user: (n,) row of each event.
+        item: (n,) column of each event.
+        event_ts: (n,) its time.
+        weight: (n,) its weight.
+        power: 0 weighs all alike.
+        shape: (users, items).
+
+    Returns:
+        (users, items), float64, with sorted indices and no duplicates.
+    """
+    found, last = _by_pair(user, item, event_ts, weight, shape)
+    owner = np.repeat(np.arange(shape[0]), np.diff(found.indptr))
+    order = np.lexsort((-last.astype(np.int64), owner))
+    place = np.arange(len(order)) - found.indptr[owner]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (owner[1:] != owner[:-1]) | (last[order][1:] != last[order][:-1])
+    later = np.empty(len(order))
+    later[order] = place[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+    found.data = np.minimum(found.data, 1.0) * (later + 1.0) ** -power
+    return found
 
 
 def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -97,9 +97,7 @@ def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
     with lake.connect(settings) as connection:
         users = behaviour.users(connection, snapshot, as_of)
-        used = behaviour.popularity(
-            connection, snapshot, as_of, half_life_days=settings.interests.factor_half_life_days
-        )
+        used = behaviour.popularity(connection, snapshot, as_of, half_life_days=settings.item_factors.half_life_days)
         items = sorted(sorted(used, key=lambda item: (-used[item], item))[: settings.item_factors.max_items])
         done = behaviour.interactions(connection, snapshot, as_of, users, items)
     known = done.item >= 0

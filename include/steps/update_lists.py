@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from include.columns import VectorTable
 from include.errors import TidemarkError
 from include.models.candidates import Histories, Sources
-from include.models.interests import decayed_weights
+from include.models.interests import decayed_weights, latest_first_weights
 from include.models.ranker import GROUPS, Ranker, best, pool
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
@@ -113,26 +113,25 @@ def _lists(
         history = behaviour.interactions(connection, snapshot, as_of, users, list(catalogue.item_ids))
     done = history.item >= 0
 
-    def weights(half_life_days: float, norm: str) -> csr_array:
-        found = decayed_weights(
-            history.user[done],
-            history.item[done],
-            history.event_ts[done],
-            history.weight[done],
-            last,
-            half_life_days=half_life_days,
-            shape=(len(users), len(catalogue.item_ids)),
-        )
+    user, item = history.user[done], history.item[done]
+    event_ts, weight = history.event_ts[done], history.weight[done]
+    shape = (len(users), len(catalogue.item_ids))
+
+    def over_norm(found: csr_array, norm: str) -> csr_array:
         norms = np.ones(len(users))
         norms[rows] = np.asarray(known[norm])
         found.data = found.data / np.repeat(np.where(norms == 0, 1.0, norms), np.diff(found.indptr))
         return found
 
+    def decayed(half_life_days: float) -> csr_array:
+        return decayed_weights(user, item, event_ts, weight, last, half_life_days=half_life_days, shape=shape)
+
     interests = settings.interests
+    latest_first = latest_first_weights(user, item, event_ts, weight, power=interests.latest_first, shape=shape)
     shares = {
-        "text_long": weights(interests.long_half_life_days, "long_norm"),
-        "text_short": weights(interests.short_half_life_days, "short_norm"),
-        "behaviour": weights(interests.factor_half_life_days, "behaviour_norm"),
+        "text_long": over_norm(decayed(interests.long_half_life_days), "long_norm"),
+        "text_short": over_norm(decayed(interests.short_half_life_days), "short_norm"),
+        "behaviour": over_norm(latest_first, "behaviour_norm"),
     }
     had = shares["text_long"]
     seen = csr_array((np.ones(had.nnz, dtype=bool), had.indices, had.indptr), shape=had.shape)
@@ -156,7 +155,7 @@ def _lists(
     scores = np.take_along_axis(scores, order, axis=1)
     parts = {name: np.take_along_axis(part, order, axis=1) for name, part in parts.items()}
     if ranking is not None:
-        done_by = Histories(history.user[done], history.item[done], days(history.event_ts[done]), seen.shape)
+        done_by = Histories(user, item, days(event_ts), shape)
         _rank(ranking, surface, catalogue, ~barred, done_by, positions, scores, parts)
 
     because_item, because_share = blend.reasons(shares, positions, surface.reasons)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.columns import VectorTable
-from include.models.interests import decayed_weights, interest_vectors, unit
+from include.models.interests import decayed_weights, interest_vectors, latest_first_weights, unit
 from include.models.texts import text_hash
 from include.settings import Settings
 from include.steps.item_texts import text_mean
@@ -121,7 +121,15 @@ def user_rows(
 
     long, long_norm = text_interest(settings.interests.long_half_life_days)
     short, short_norm = text_interest(settings.interests.short_half_life_days)
-    behaved, behaviour_norm = interest_vectors(weights(settings.interests.factor_half_life_days), left, None)
+    latest_first = latest_first_weights(
+        history.user[done],
+        history.item[done],
+        history.event_ts[done],
+        history.weight[done],
+        power=settings.interests.latest_first,
+        shape=(len(users), known.num_rows),
+    )
+    behaved, behaviour_norm = interest_vectors(latest_first, left, None)
     n = np.bincount(history.user, minlength=len(users))
     active = np.flatnonzero((n > 0) | (np.bincount(wrote.user, minlength=len(users)) > 0))
     return pa.table(
