@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from include.models.freshness import curve, measurable, popularity, refreshed, refreshed_at
+from include.models.candidates import popularity
+from include.models.freshness import curve, measurable, refreshed, refreshed_at
 from include.settings import Settings, Surface
 from include.steps import freshness
 from include.steps.backtest import backtest_cut, plan_backtest, recommend_as_of

@@ -11,7 +11,7 @@ evidence; item cosine with time decay (Y. Ding and X. Li, "Time Weight Collabora
 and, for what is had again, a user's own counts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -193,6 +193,17 @@ class Sources:
         return cls(**{field.name: value(field.name) for field in fields(cls)})  # type: ignore[arg-type]
 
 
+def popularity(histories: Histories, day: float, half_lives_days: Sequence[float | None]) -> NDArray[np.float64]:
+    """(half-lives, n) interactions of each item, halved for every half-life between them and a time; None does not decay."""
+    age, n = day - histories.day, histories.shape[1]
+    return np.stack(
+        [
+            np.bincount(histories.item, weights=np.exp2(-age / (half or np.inf)), minlength=n).astype(np.float64)
+            for half in half_lives_days
+        ]
+    )
+
+
 def fit(
     histories: Histories,
     near: csr_array,
@@ -218,13 +229,6 @@ def fit(
     n = known.shape[1]
     pairs = Pairs.of(known)
     counts = np.bincount(known.item, minlength=n).astype(np.float64)
-    age = day - known.day
-    popularity = np.stack(
-        [
-            np.bincount(known.item, weights=np.exp2(-age / half), minlength=n).astype(np.float64)
-            for half in HALF_LIVES_DAYS
-        ]
-    )
     last_day = np.full(n, day - NEVER_DAYS)
     np.maximum.at(last_day, known.item, known.day)
     marks = pairs.matrix(np.ones(len(pairs.item)), np.ones(len(pairs.item), dtype=bool))
@@ -241,7 +245,7 @@ def fit(
     return Sources(
         day=day,
         counts=counts,
-        popularity=popularity,
+        popularity=popularity(known, day, HALF_LIVES_DAYS),
         first_day=first_day,
         last_day=last_day,
         gap_days=gap_days,

@@ -1,6 +1,5 @@
 """What a list is worth as it grows old: moments at which lists are made anew, and trends as of any of them. Pure functions."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from include.models import metrics
-from include.models.candidates import HALF_LIVES_DAYS, NEVER_DAYS, Histories, Sources
+from include.models.candidates import HALF_LIVES_DAYS, NEVER_DAYS, Histories, Sources, popularity
 
 Floats = NDArray[np.float64]
 
@@ -26,17 +25,6 @@ def refreshed_at(hour: int, cadence: str) -> int:
     """The last refresh at or before an hour, both counted from a cut, at which everything is made."""
     every = CADENCES[cadence]
     return 0 if every is None else hour // every * every
-
-
-def popularity(histories: Histories, day: float, half_lives_days: Sequence[float | None]) -> Floats:
-    """(half-lives, n) interactions of each item, halved for every half-life between them and a time; None does not decay."""
-    age, n = day - histories.day, histories.shape[1]
-    return np.stack(
-        [
-            np.bincount(histories.item, weights=np.exp2(-age / (half or np.inf)), minlength=n).astype(np.float64)
-            for half in half_lives_days
-        ]
-    )
 
 
 def refreshed(sources: Sources, histories: Histories, first_day: Floats, day: float) -> Sources:

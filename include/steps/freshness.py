@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from include.durations import duration
-from include.models import freshness, metrics, peers
+from include.models import candidates, metrics, peers
 from include.models.candidates import Histories
 from include.models.freshness import measurable, refreshed, refreshed_at
 from include.settings import Settings
@@ -286,7 +286,7 @@ def _popular(
     for refresh, those in by_refresh.items():
         items, eligible = told.items_at(refresh), told.eligible(refresh)
         before = told.before(refresh, items)
-        totals = freshness.popularity(told.before(refresh, items, liked=True), told.day(refresh), half_lives_days)
+        totals = candidates.popularity(told.before(refresh, items, liked=True), told.day(refresh), half_lives_days)
         for each in those:
             had = None
             if not plan["show_seen"]:
