@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from include.models import candidates
 from include.models.candidates import (
     DECAY_DAYS,
     POPULAR,
@@ -32,7 +33,7 @@ def histories(seed: int = 1, *, events: int = 1500) -> Histories:
 
 
 def near(seed: int = 2) -> csr_array:
-    return text_neighbours(unit(np.random.default_rng(seed).normal(size=(ITEMS, 12))))
+    return text_neighbours(unit(np.random.default_rng(seed).normal(size=(ITEMS, 12))), np.zeros(ITEMS))
 
 
 def fitted(known: Histories, day: float = DAY) -> Sources:
@@ -42,6 +43,21 @@ def fitted(known: Histories, day: float = DAY) -> Sources:
 @pytest.fixture(scope="module")
 def sources() -> Sources:
     return fitted(histories())
+
+
+def test_of_too_many_items_the_newest_have_text_neighbours(monkeypatch):
+    monkeypatch.setattr(candidates, "MOST_TEXT_ITEMS", 20)
+    text = unit(np.random.default_rng(5).normal(size=(ITEMS, 12)))
+    text[::4] = 0.0  # without a text
+    first_day = np.arange(ITEMS, dtype=np.float64)[::-1] // 2
+    told = [item for item in sorted(range(ITEMS), key=lambda item: (-first_day[item], item)) if text[item].any()]
+    kept = sorted(told[:20])
+    found = text_neighbours(text, first_day, chunk=7).toarray()
+    alike = text[kept].astype(np.float64) @ text[kept].T
+    np.fill_diagonal(alike, 0.0)
+    expected = np.where(alike > 0, np.exp(10 * (alike - 1)), 0.0)
+    np.testing.assert_allclose(found[np.ix_(kept, kept)], expected / expected.sum(axis=1, keepdims=True), rtol=1e-4)
+    assert found.sum() == pytest.approx(20)
 
 
 def test_pairs_equal_a_plain_loop():

@@ -35,6 +35,9 @@ LENDERS = 32
 """Of an item's row in EASE's matrix, the largest entries, which their text neighbours borrow."""
 
 TEXT_NEIGHBOURS = 30
+MOST_TEXT_ITEMS = 20_000
+"""Items that have text neighbours, at most, the newest ones: finding them costs the square. 10 s or so at this number."""
+
 TEXT_SHARPNESS = 10.0
 """A text neighbour's weight is exp(this x its cosine), so near ones count most."""
 
@@ -319,29 +322,33 @@ def _ease(marks: csr_array, counts: NDArray[np.float64], regularisation: float, 
     return csr_array((best.data, (used[best.coords[0]], used[best.coords[1]])), shape=(n, n))
 
 
-def text_neighbours(text: Floats, chunk: int = 1024) -> csr_array:
+def text_neighbours(text: Floats, first_day: NDArray[np.float64], chunk: int = 1024) -> csr_array:
     """The most similar other items of each.
 
     Args:
         text: (n, d) text vectors, unit, or zero for an item without text.
+        first_day: (n,) when each item came to be; of more than `MOST_TEXT_ITEMS` with a text the newest have neighbours.
         chunk: items in one product.
 
     Returns:
         (n, n) weights, each row's sum 1; none for an item without text.
     """
     n = len(text)
-    packed = PackedMatrix(torch.from_numpy(np.ascontiguousarray(text)))
+    told = np.flatnonzero(text.any(axis=1))
+    told = np.sort(told[np.argsort(-first_day[told], kind="stable")[:MOST_TEXT_ITEMS]])
+    own = np.ascontiguousarray(text[told])
+    packed = PackedMatrix(torch.from_numpy(own))
     blocks: list[csr_array] = []
-    for start in range(0, n, chunk):
-        rows = torch.from_numpy(np.ascontiguousarray(text[start : start + chunk]))
-        near = packed.product(rows).numpy().astype(np.float64)
+    for start in range(0, len(told), chunk):
+        near = packed.product(torch.from_numpy(own[start : start + chunk])).numpy()
         near[np.arange(len(near)), np.arange(start, start + len(near))] = 0.0
         blocks.append(_strongest_of_dense(near, TEXT_NEIGHBOURS))
-    found = csr_array(vstack(blocks, format="csr")) if blocks else csr_array((n, n))
-    found.data = np.exp(TEXT_SHARPNESS * (found.data - 1.0))
-    sums = np.asarray(found.sum(axis=1)).ravel()
-    found.data = found.data / np.repeat(np.where(sums == 0, 1.0, sums), np.diff(found.indptr))
-    return found
+    if not blocks:
+        return csr_array((n, n))
+    row, column = entries(found := csr_array(vstack(blocks, format="csr")))
+    weights = np.exp(TEXT_SHARPNESS * (found.data.astype(np.float64) - 1.0))
+    weights /= np.bincount(row, weights=weights, minlength=len(told))[row]
+    return csr_array((weights, (told[row], told[column])), shape=(n, n))
 
 
 def _cosine(pairs: Pairs) -> csr_array:

@@ -132,8 +132,9 @@ def pool(
     found = {name: csr_array(values) for name, values in scores(sources, pairs, repeats=repeats)}
     for values in found.values():
         chosen[entries(strongest(only(values, ~barred[entries(values)]), TOP_OF_EACH))] = True
+    listable = np.flatnonzero(eligible)
     for popular in sources.popularity:
-        chosen[:, np.lexsort((np.arange(n), -popular, ~eligible))[:TOP_OF_EACH]] = True
+        chosen[:, listable[_largest(popular[listable], TOP_OF_EACH)]] = True
     chosen &= ~barred
     if also is not None:
         few = (chosen.sum(axis=1) < least)[also[0]]
@@ -151,6 +152,15 @@ def pool(
         groups=tuple(group for _, group, _ in columns),
         users=users,
     )
+
+
+def _largest(values: NDArray[np.float64], most: int) -> Ints:
+    """Positions of the largest values, in no order; of equal ones the first."""
+    if len(values) <= most:
+        return np.arange(len(values))
+    last = np.partition(values, len(values) - most)[len(values) - most]
+    above = np.flatnonzero(values > last)
+    return np.concatenate([above, np.flatnonzero(values == last)[: most - len(above)]])
 
 
 Columns = Iterator[tuple[str, str, NDArray[np.float64]]]

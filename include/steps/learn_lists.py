@@ -74,11 +74,12 @@ def read_past(settings: Settings, state: dict[str, Any]) -> Past:
         ids = items["item_id"].to_pylist()
         done = behaviour.interactions(connection, snapshot, as_of, users, ids)
     known = done.item >= 0
+    first_day = days(spans["first_from"].to_numpy())
     return Past(
         histories=Histories(done.user[known], done.item[known], days(done.event_ts[known]), (len(users), len(ids))),
         item_ids=ids,
-        near=text_neighbours(centred_text_vectors(settings, state, items)[1]),
-        first_day=days(spans["first_from"].to_numpy()),
+        near=text_neighbours(centred_text_vectors(settings, state, items)[1], first_day),
+        first_day=first_day,
         from_day=np.nan_to_num(days(spans["available_from"].to_numpy()), nan=-np.inf),
         until_day=np.nan_to_num(days(spans["available_until"].to_numpy()), nan=np.inf),
         day=in_days(as_of),

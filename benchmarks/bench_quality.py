@@ -1,0 +1,110 @@
+"""What the lists are worth on public data: Tidemark and every peer, over the same cuts, in one run of the backtest a set.
+
+Each set is landed and cleaned in a home of its own; then `backtest` goes to its cuts. Nothing is tuned to a set: the settings are
+the defaults, but that groceries may be recommended again. A set of which the files are not here is left out, and said so.
+
+    python -m benchmarks.bench_quality
+    python -m benchmarks.bench_quality --sets ml-100k --keep /tmp/quality
+"""
+
+import argparse
+import json
+import math
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import REPOSITORY, Cost, tidemark
+from include.embedded import demo
+from include.settings import Settings
+
+SHARED = REPOSITORY.parent / "shared" / "data"
+PRODUCT = "tidemark"
+AGAIN = json.dumps([{"name": "home", "show_seen": True}])
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """A set, and the windows that it is judged on.
+
+    Attributes:
+        format: how it is landed.
+        every: the length of a window.
+        cuts: how many.
+        repeats: whether what a user had may be recommended again.
+        folder: where its files are; None where the demo fetches them.
+    """
+
+    format: str
+    every: str
+    cuts: int
+    repeats: bool = False
+    folder: Path | None = None
+
+
+SETS = {
+    "online-retail": Cuts("online-retail", "7d", 4, folder=SHARED / "online_retail"),
+    "ifdb": Cuts("ifdb", "30d", 6, folder=SHARED / "ifdb"),
+    "ml-100k": Cuts("movielens", "4d", 6),
+    "complete-journey": Cuts("complete-journey", "7d", 4, repeats=True),
+}
+
+
+def judged(name: str, wanted: Cuts, folder: Path, scratch: Path) -> tuple[dict[str, Any], Cost]:
+    """The backtest's `metrics.json` of a set, and what the backtest cost."""
+    home, out = scratch / name / "home", scratch / name / "backtest"
+    extra = {"TIDEMARK_SURFACES": AGAIN} if wanted.repeats else {}
+    tidemark(home, "land", folder, "--format", wanted.format, **extra)
+    tidemark(home, "clean", **extra)
+    cost = tidemark(home, "backtest", "--every", wanted.every, "--cuts", wanted.cuts, "--out", out, **extra)
+    return json.loads((out / "metrics.json").read_text()), cost
+
+
+def show(name: str, wanted: Cuts, found: dict[str, Any], cost: Cost) -> None:
+    """A table of a set's methods, the best first."""
+    counts = found["counts"]
+    print(
+        f"\n{name}: {wanted.cuts} cuts every {wanted.every}{', repeats allowed' if wanted.repeats else ''}; "
+        f"{counts['pairs']:,} pairs of {counts['users']:,} users; {cost.wall:.0f} s, {cost.cpu:.0f} CPU s, {cost.peak:.1f} GB"
+    )
+    print(f"{'method':18}{'NDCG@10':>9}{'cold':>9}{'coverage':>10}{'of the best peer':>26}")
+    for method, values in sorted(found["methods"].items(), key=lambda each: -each[1]["ndcg"]):
+        cold, ratio = values["cold_items"]["ndcg"], found["against_best_peer"][method]
+        of_best = "" if ratio["ratio"] is None else f"{ratio['ratio']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+        cold_text = "-" if cold is None else f"{cold:.4f}"
+        print(f"{method:18}{values['ndcg']:9.4f}{cold_text:>9}{values['coverage']:10.3f}{of_best:>26}", flush=True)
+    for method, why in found["refused"].items():
+        print(f"{method:18}refused: {why}")
+
+
+def main() -> None:
+    """Run and print a table a set, and the geometric mean of the ratios to the best peer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--sets", nargs="+", choices=SETS, default=list(SETS), metavar="NAME", help=f"of {', '.join(SETS)}"
+    )
+    parser.add_argument("--keep", type=Path, help="a folder for homes and results; by default they are taken away")
+    arguments = parser.parse_args()
+    ratios = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = (arguments.keep or Path(temporary)).absolute()
+        os.environ["OMP_NUM_THREADS"] = "1"  # one core, as the goal of a cut's cost says
+        for name in arguments.sets:
+            wanted = SETS[name]
+            folder = wanted.folder or demo.fetch(Settings(home=scratch / "demo"), name)
+            if not folder.is_dir():
+                print(f"\n{name}: left out, {folder} is not here")
+                continue
+            found, cost = judged(name, wanted, folder, scratch)
+            show(name, wanted, found, cost)
+            ratios[name] = found["ratio"]["ratio"]
+    if ratios:
+        mean = math.exp(sum(math.log(ratio) for ratio in ratios.values()) / len(ratios))
+        print(f"\n{PRODUCT} to the best peer: " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items()))
+        print(f"geometric mean {mean:.3f}")
+
+
+if __name__ == "__main__":
+    main()
