@@ -570,6 +570,89 @@ def backtest(
     _show_backtest(Path(report_backtest(settings, plan)["out"]))
 
 
+@app.command("compare-encoders")
+def compare_encoders(
+    encoders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ENCODER…",
+            help="Each as TIDEMARK_ENCODER__SOURCE takes it, or as JSON where it needs more settings: "
+            '\'{"source": "…", "item_prefix": "passage: ", "user_prefix": "query: "}\'.',
+        ),
+    ],
+    every: Annotated[str, typer.Option(metavar="7d|12h", help="From one cut to the next, and the window behind each.")],
+    cuts: Annotated[int, typer.Option(min=1, max=1000, help="How many cuts.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the results.")],
+    k: Annotated[int, typer.Option(min=1, max=1000, help="Items in a list.")] = 10,
+    surface: Annotated[str, typer.Option(help="Whose policy holds.")] = "home",
+    until: Annotated[
+        str | None, typer.Option(metavar="T", help="The end of the last window; by default where the data end.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything that draws.")] = None,
+) -> None:
+    """Backtest with other encoders beside that of the settings, measure what each costs, and recommend one.
+
+    Example: python -m include compare-encoders package:sre_embedding_model/model --every 7d --cuts 4 --out encoders
+    """
+    from tqdm import tqdm
+
+    duration(every)  # before what takes seconds to import
+    from include.steps.challenge import named_encoder
+    from include.steps.compare_encoders import measure_encoder, plan_comparison, report_comparison
+
+    settings = home()
+    comparison = plan_comparison(
+        settings,
+        [named_encoder(text) for text in encoders],
+        every=every,
+        cuts=cuts,
+        k=k,
+        surface=surface,
+        until=moment(until),
+        seed=seed,
+        out=out,
+    )
+    logging.getLogger("include").setLevel(logging.WARNING)  # the bar says how far it is
+    with tqdm(total=len(comparison["encoders"]) * (cuts + 1), unit="step", desc="compare-encoders") as bar:
+        for encoder in comparison["encoders"]:
+
+            def progress(done: str, name: str = encoder["id"]) -> None:
+                bar.set_description(f"{name}: {done}")
+                bar.update()
+
+            measure_encoder(settings, comparison, encoder, progress)
+    _show_comparison(report_comparison(settings, comparison))
+
+
+def _show_comparison(found: dict[str, Any]) -> None:
+    table = Table(
+        "encoder",
+        f"NDCG@{found['backtest']['k']}",
+        "of the settings' one",
+        "NDCG, cold",
+        "texts/s",
+        "peak MB",
+        "weights MB",
+        "vectors MB",
+    )
+    for name, facts in found["encoders"].items():
+        cold = facts["cold_ndcg"]
+        table.add_row(
+            name,
+            f"{facts['ndcg']:.4f}",
+            _interval(facts["to_current"]),
+            "-" if cold is None else f"{cold:.4f}",
+            *(f"{facts[what]:.0f}" for what in ("texts_per_second", "peak_mb", "weights_mb")),
+            f"{facts['vectors_mb']:.1f}",
+        )
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    CONSOLE.print(
+        f"recommended: {found['recommended']}, the fastest of those that are not shown to be worse than the best "
+        f"({found['best']})"
+    )
+    CONSOLE.print(f"written: {found['out']}")
+
+
 def _show_backtest(out: Path) -> None:
     from include.steps.report_backtest import ranked
     from include.stores.backtests import read_metrics

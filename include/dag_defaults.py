@@ -74,6 +74,9 @@ RUNBOOKS = {
     "embed_history": "backtest_recommender",
     "backtest_cut": "backtest_recommender",
     "report_backtest": "backtest_recommender",
+    "plan_comparison": "backtest_recommender",
+    "measure_encoder": "backtest_recommender",
+    "report_comparison": "backtest_recommender",
 }
 
 

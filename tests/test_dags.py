@@ -28,6 +28,7 @@ DAG_IDS = {
     "roll_back_publication",
     "switch_encoder",
     "backtest_recommender",
+    "compare_encoders",
 }
 CHAIN = [
     "plan",
@@ -231,6 +232,9 @@ def test_writers_wait_in_the_pool(facts: dict[str, Any]) -> None:
         "backtest_recommender.embed_history",
         "backtest_recommender.backtest_cut",
         "backtest_recommender.report_backtest",
+        "compare_encoders.plan_comparison",
+        "compare_encoders.measure_encoder",
+        "compare_encoders.report_comparison",
     }
 
 
@@ -251,16 +255,23 @@ def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
         "roll_back_publication": [],
         "switch_encoder": [],
         "backtest_recommender": [],
+        "compare_encoders": [],
     }
 
 
-def test_a_backtest_is_a_task_a_cut(facts: dict[str, Any]) -> None:
-    tasks = facts["dags"]["backtest_recommender"]["tasks"]
-    way = ["plan_backtest", "embed_history", "backtest_cut", "report_backtest"]
+@pytest.mark.parametrize(
+    ("dag", "way"),
+    [
+        ("backtest_recommender", ["plan_backtest", "embed_history", "backtest_cut", "report_backtest"]),
+        ("compare_encoders", ["plan_comparison", "measure_encoder", "report_comparison"]),
+    ],
+)
+def test_a_backtest_is_a_task_a_cut_or_an_encoder(facts: dict[str, Any], dag: str, way: list[str]) -> None:
+    tasks = facts["dags"][dag]["tasks"]
     assert set(tasks) == set(way)
     for before, after in pairwise(way):
         assert after in tasks[before]["downstream"]
-    assert [name for name, task in tasks.items() if task["mapped"]] == ["backtest_cut"]
+    assert [name for name, task in tasks.items() if task["mapped"]] == [way[-2]]
     assert {task["rule"] for task in tasks.values()} == {"all_success"}  # no report of some cuts
     assert {task["runbook"] for task in tasks.values()} == {"backtest_recommender"}
 
@@ -458,6 +469,16 @@ def backtested(airflow_home: Path, settings: Settings) -> None:
     (results,) = (settings.reports / "backtests").iterdir()
     assert sorted(file.name for file in results.iterdir()) == ["metrics.json", "recommendations.parquet", "report.html"]
     assert set(json.loads((results / "metrics.json").read_text())["methods"]) == {"tidemark", "popularity"}
+
+    conf = json.dumps({"encoders": ['{"pooling": "cls"}'], "every": "1h", "cuts": 1, "k": 5})
+    compared = ask(airflow_home, "run_dag", "compare_encoders", conf, home=settings.home)
+    assert compared["tasks"] == {
+        "plan_comparison": ["success"],
+        "measure_encoder": ["success"] * 2,
+        "report_comparison": ["success"],
+    }
+    (page,) = (settings.reports / "backtests").glob("*/encoders.html")
+    assert "cls" in page.read_text()
 
 
 def migrate() -> bool:

@@ -107,6 +107,11 @@ def dimension(encoder: Encoder) -> int:
     return _engine(encoder.source).dimension(resolve(encoder.source))
 
 
+def weights_bytes(encoder: Encoder) -> int:
+    """Bytes on disk of what the encoder's vectors depend on, which is nearly all weights."""
+    return sum(file.stat().st_size for file in _engine(encoder.source).files(resolve(encoder.source)))
+
+
 class TextEncoder:
     """An encoder in memory."""
 

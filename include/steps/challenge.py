@@ -4,6 +4,7 @@
 nothing here asks for an encoder.
 """
 
+import json
 import logging
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,20 @@ def encoder_settings(**options: Any) -> Encoder:
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInput(f"encoder {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def named_encoder(text: str) -> Encoder:
+    """The settings of an encoder as a person names it: its source, or a JSON object of settings.
+
+    Raises:
+        BadInput: it is neither, or a setting is unknown or unusable.
+    """
+    if not text.lstrip().startswith("{"):
+        return encoder_settings(source=text)
+    try:
+        return encoder_settings(**json.loads(text))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"encoder {readable(text, 200)}: no JSON object: {error}") from error
 
 
 def challenger(settings: Settings, publication: str) -> Manifest:

@@ -91,3 +91,19 @@ def read_freshness(settings: Settings, surface: str) -> dict[str, Any] | None:
 def read_metrics(out: Path) -> dict[str, Any]:
     """The metrics of a backtest."""
     return dict(json.loads((out / "metrics.json").read_text("utf-8")))
+
+
+def write_cost(out: Path, cost: dict[str, Any]) -> None:
+    """Keep what an encoder of a comparison costs, beside its backtest."""
+    files.write_json(out / "cost.json", cost)
+
+
+def read_cost(out: Path) -> dict[str, Any]:
+    """What `write_cost` kept."""
+    return dict(json.loads((out / "cost.json").read_text("utf-8")))
+
+
+def write_comparison(out: Path, result: dict[str, Any], page: str) -> None:
+    """Write the results of a comparison of encoders."""
+    files.write_json(out / "encoders.json", result)
+    files.write(out / "encoders.html", page.encode("utf-8"))
