@@ -17,12 +17,13 @@ from scipy.sparse import csr_array
 from include.columns import VectorTable
 from include.errors import TidemarkError
 from include.models.candidates import Histories, Sources
-from include.models.interests import decayed_weights, latest_first_weights
+from include.models.interests import decayed_weights
 from include.models.ranker import GROUPS, Ranker, best, pool
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
 from include.steps.learn_lists import Ranking, days, load_ranking, users_at_once
 from include.steps.list_plan import ineligible, list_inputs, planned_lists
+from include.steps.update_users import behaviour_weights
 from include.stores import behaviour, lake, parts, popularity, publications, vectors
 from include.stores.parts import of_shard
 
@@ -127,11 +128,11 @@ def _lists(
         return decayed_weights(user, item, event_ts, weight, last, half_life_days=half_life_days, shape=shape)
 
     interests = settings.interests
-    latest_first = latest_first_weights(user, item, event_ts, weight, power=interests.latest_first, shape=shape)
+    weighed = behaviour_weights(settings, state, user, item, event_ts, weight, last, shape=shape)
     shares = {
         "text_long": over_norm(decayed(interests.long_half_life_days), "long_norm"),
         "text_short": over_norm(decayed(interests.short_half_life_days), "short_norm"),
-        "behaviour": over_norm(latest_first, "behaviour_norm"),
+        "behaviour": over_norm(weighed, "behaviour_norm"),
     }
     had = shares["text_long"]
     seen = csr_array((np.ones(had.nnz, dtype=bool), had.indices, had.indptr), shape=had.shape)

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from include.columns import VectorTable
 from include.models.interests import decayed_weights, interest_vectors, latest_first_weights, unit
 from include.models.texts import text_hash
 from include.settings import Settings
 from include.steps.item_texts import text_mean
-from include.stores import behaviour, lake, parts, publications, vectors
+from include.steps.plan import ITEM_FACTORS
+from include.stores import artefacts, behaviour, lake, parts, publications, vectors
 from include.stores.parts import Part, cut, of_shard
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,27 @@ def update_users(settings: Settings, candidate: str, shard: int | None = None) -
         asked, written = asked + len(part.keys), written + rows.num_rows
         log.info("users: part %d of %d", part.number + 1, part.of)
     return {"users": asked, "vectors": written}
+
+
+def behaviour_weights(
+    settings: Settings,
+    state: dict[str, Any],
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    event_ts: NDArray[np.datetime64],
+    weight: NDArray[np.float64],
+    last: NDArray[np.datetime64],
+    *,
+    shape: tuple[int, int],
+) -> csr_array:
+    """What each of a user's items weighs in the behavioural vector (see `latest_first_weights`).
+
+    A publication with factors of before items were weighed so is rebuilt as it was, with sums of events that halve in 180 days.
+    """
+    factors = artefacts.describe(settings, state["artefacts"][ITEM_FACTORS])
+    if "half_life_days" not in factors["settings"]:
+        return decayed_weights(user, item, event_ts, weight, last, half_life_days=180.0, shape=shape)
+    return latest_first_weights(user, item, event_ts, weight, power=settings.interests.latest_first, shape=shape)
 
 
 def _written_items(settings: Settings, state: dict[str, Any], items: list[str]) -> pa.Table:
@@ -121,15 +144,17 @@ def user_rows(
 
     long, long_norm = text_interest(settings.interests.long_half_life_days)
     short, short_norm = text_interest(settings.interests.short_half_life_days)
-    latest_first = latest_first_weights(
+    weighed = behaviour_weights(
+        settings,
+        state,
         history.user[done],
         history.item[done],
         history.event_ts[done],
         history.weight[done],
-        power=settings.interests.latest_first,
+        last,
         shape=(len(users), known.num_rows),
     )
-    behaved, behaviour_norm = interest_vectors(latest_first, left, None)
+    behaved, behaviour_norm = interest_vectors(weighed, left, None)
     n = np.bincount(history.user, minlength=len(users))
     active = np.flatnonzero((n > 0) | (np.bincount(wrote.user, minlength=len(users)) > 0))
     return pa.table(
