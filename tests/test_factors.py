@@ -37,6 +37,13 @@ def test_few_users_and_many_give_the_inverse_of_the_gram_matrix(users, precision
     np.testing.assert_allclose(found, expected, atol=1e-12 if precision is np.float64 else 1e-6)
 
 
+@pytest.mark.parametrize("x", [np.ones((1, 1)), np.eye(3), np.eye(2, 3), np.zeros((2, 3)), np.zeros((0, 3))])
+def test_where_nobody_has_several_items_nothing_is_related(x):
+    found = item_to_item(csr_array(x), 7.0)
+    assert found.shape == (x.shape[1], x.shape[1])
+    assert not found.any()
+
+
 def test_all_dimensions_give_the_scores_of_the_matrix():
     x = marks()
     left, right = train_item_factors(x, dimensions=25, regularisation=5.0, seed=1)
