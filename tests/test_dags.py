@@ -470,16 +470,6 @@ def backtested(airflow_home: Path, settings: Settings) -> None:
     assert sorted(file.name for file in results.iterdir()) == ["metrics.json", "recommendations.parquet", "report.html"]
     assert set(json.loads((results / "metrics.json").read_text())["methods"]) == {"tidemark", "popularity"}
 
-    conf = json.dumps({"encoders": ['{"pooling": "cls"}'], "every": "1h", "cuts": 1, "k": 5})
-    compared = ask(airflow_home, "run_dag", "compare_encoders", conf, home=settings.home)
-    assert compared["tasks"] == {
-        "plan_comparison": ["success"],
-        "measure_encoder": ["success"] * 2,
-        "report_comparison": ["success"],
-    }
-    (page,) = (settings.reports / "backtests").glob("*/encoders.html")
-    assert "cls" in page.read_text()
-
 
 def migrate() -> bool:
     """Make the database of AIRFLOW_HOME."""
