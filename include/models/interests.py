@@ -4,6 +4,8 @@ Every age is measured from the user's own last event, so a user without new even
 on which other rows are computed with it, to the last bit: an update of three users gives what a rebuild of all gives.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -62,6 +64,23 @@ def _by_pair(
     return csr_array((sums, item[new], indptr), shape=shape), last
 
 
+def later_items(owner: NDArray[np.int64], age: NDArray[Any]) -> NDArray[np.int64]:
+    """(n,) how many of the same owner's entries are younger; those of one age share their number.
+
+    Args:
+        owner: (n,) ascending.
+        age: (n,) of each entry, in any unit.
+    """
+    order = np.lexsort((age, owner))
+    age, place = age[order], np.arange(len(order))
+    new, begins = np.ones(len(order), dtype=bool), np.ones(len(order), dtype=bool)
+    begins[1:] = owner[1:] != owner[:-1]
+    new[1:] = begins[1:] | (age[1:] != age[:-1])
+    found = np.empty(len(order), dtype=np.int64)
+    found[order] = np.maximum.accumulate(np.where(new, place, 0)) - np.maximum.accumulate(np.where(begins, place, 0))
+    return found
+
+
 def latest_first_weights(
     user: NDArray[np.int64],
     item: NDArray[np.int64],
@@ -89,12 +108,7 @@ def latest_first_weights(
     """
     found, last = _by_pair(user, item, event_ts, weight, shape)
     owner = np.repeat(np.arange(shape[0]), np.diff(found.indptr))
-    order = np.lexsort((-last.astype(np.int64), owner))
-    place = np.arange(len(order)) - found.indptr[owner]
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = (owner[1:] != owner[:-1]) | (last[order][1:] != last[order][:-1])
-    later = np.empty(len(order))
-    later[order] = place[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+    later = later_items(owner, -last.astype(np.int64))
     found.data = np.minimum(found.data, 1.0) * (later + 1.0) ** -power
     return found
 

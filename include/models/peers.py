@@ -23,6 +23,7 @@ from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 
 from include.models.factors import item_to_item
+from include.models.interests import later_items
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -93,13 +94,7 @@ def recency_weights(history: History, power: float) -> csr_array:
     """(users, items): (rank + 1)^-power, where the rank counts the user's items that were used later; a basket shares its rank."""
     had = history.last_age_days
     user = np.repeat(np.arange(history.shape[0]), np.diff(had.indptr))
-    order = np.lexsort((had.data, user))
-    sorted_user, age = user[order], had.data[order]
-    place = np.arange(len(order)) - had.indptr[sorted_user]
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = (sorted_user[1:] != sorted_user[:-1]) | (age[1:] != age[:-1])
-    rank = np.empty(len(order))
-    rank[order] = place[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+    rank = later_items(user, had.data)
     return csr_array(((rank + 1.0) ** -power, had.indices, had.indptr), shape=history.shape)
 
 
