@@ -515,20 +515,29 @@ def export(
     printed(step(home(), what.value, out, publication))
 
 
+Every = Annotated[str, typer.Option(metavar="7d|12h", help="From one cut to the next, and the window behind each.")]
+Cuts = Annotated[int, typer.Option(min=1, max=1000, help="How many cuts.")]
+ResultsFolder = Annotated[Path, typer.Option(metavar="DIR", help="The folder of the results.")]
+ListLength = Annotated[int, typer.Option(min=1, max=1000, help="Items in a list.")]
+OfSurface = Annotated[str, typer.Option(help="Whose policy holds.")]
+LastWindowEnd = Annotated[
+    str | None, typer.Option(metavar="T", help="The end of the last window; by default where the data end.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of everything that draws.")]
+
+
 @app.command()
 def backtest(
-    every: Annotated[str, typer.Option(metavar="7d|12h", help="From one cut to the next, and the window behind each.")],
-    cuts: Annotated[int, typer.Option(min=1, max=1000, help="How many cuts.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the results.")],
-    k: Annotated[int, typer.Option(min=1, max=1000, help="Items in a list.")] = 10,
+    every: Every,
+    cuts: Cuts,
+    out: ResultsFolder,
+    k: ListLength = 10,
     methods: Annotated[
         str | None, typer.Option(metavar="A,B", help="By default the product and every peer that fits the surface.")
     ] = None,
-    surface: Annotated[str, typer.Option(help="Whose policy holds.")] = "home",
-    until: Annotated[
-        str | None, typer.Option(metavar="T", help="The end of the last window; by default where the data end.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything that draws.")] = None,
+    surface: OfSurface = "home",
+    until: LastWindowEnd = None,
+    seed: Seed = None,
     freshness: Annotated[
         bool,
         typer.Option("--freshness", help="Measure, too, what lists are worth that are made anew more or less often."),
@@ -580,15 +589,13 @@ def compare_encoders(
             '\'{"source": "…", "item_prefix": "passage: ", "user_prefix": "query: "}\'.',
         ),
     ],
-    every: Annotated[str, typer.Option(metavar="7d|12h", help="From one cut to the next, and the window behind each.")],
-    cuts: Annotated[int, typer.Option(min=1, max=1000, help="How many cuts.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the results.")],
-    k: Annotated[int, typer.Option(min=1, max=1000, help="Items in a list.")] = 10,
-    surface: Annotated[str, typer.Option(help="Whose policy holds.")] = "home",
-    until: Annotated[
-        str | None, typer.Option(metavar="T", help="The end of the last window; by default where the data end.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything that draws.")] = None,
+    every: Every,
+    cuts: Cuts,
+    out: ResultsFolder,
+    k: ListLength = 10,
+    surface: OfSurface = "home",
+    until: LastWindowEnd = None,
+    seed: Seed = None,
 ) -> None:
     """Backtest with other encoders beside that of the settings, measure what each costs, and recommend one.
 

@@ -241,8 +241,7 @@ def ranked_at(plan: Plan, told: Told, trends: Ranking, refresh: int, history: in
     size = users_at_once(len(trends.items))
     lists = [
         ranked(
-            trends.sources,
-            trends.ranker,
+            trends,
             own.only(np.arange(start, min(start + size, len(users)))),
             eligible,
             repeats=plan["show_seen"],

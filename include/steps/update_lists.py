@@ -16,9 +16,9 @@ from scipy.sparse import csr_array
 
 from include.columns import VectorTable
 from include.errors import TidemarkError
-from include.models.candidates import Histories, Sources
+from include.models.candidates import Histories
 from include.models.interests import decayed_weights
-from include.models.ranker import GROUPS, Ranker, best, pool
+from include.models.ranker import GROUPS, best, pool
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
 from include.steps.learn_lists import Ranking, days, load_ranking, users_at_once
@@ -182,8 +182,7 @@ def _rank(
         rows = users[start : start + size]
         user, place = np.nonzero(positions[rows] >= 0)
         chosen, items, total, added = ranked(
-            ranking.sources,
-            ranking.ranker,
+            ranking,
             histories.only(rows),
             eligible,
             repeats=surface.show_seen,
@@ -197,8 +196,7 @@ def _rank(
 
 
 def ranked(
-    sources: Sources,
-    ranker: Ranker,
+    ranking: Ranking,
     histories: Histories,
     eligible: NDArray[np.bool_],
     *,
@@ -211,8 +209,8 @@ def ranked(
     Returns:
         (users, length) places in the pool and items, -1 for none; and of the pool the scores, and what each group adds.
     """
-    candidates = pool(sources, histories, eligible, repeats=repeats, least=length, also=also)
-    added = ranker.parts(candidates)
+    candidates = pool(ranking.sources, histories, eligible, repeats=repeats, least=length, also=also)
+    added = ranking.ranker.parts(candidates)
     total = np.round(np.sum([added[name] for name in GROUPS], axis=0), DECIMALS)
     chosen, items = best(candidates, total, length)
     return chosen, items, total, added
