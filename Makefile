@@ -8,6 +8,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 DATASET ?= ml-100k
+# Tests of one file stay with one worker, in order: they share what is made once. tests/conftest.py says what begins first.
+WORKERS ?= 2
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install env demo up down test test-cluster prove-incremental prove-retail prove-backfill prove-switch prove-updates lint bench sql lock
 
@@ -36,7 +39,7 @@ env: ## A .env for docker-compose.yaml, with new secrets
 	@sh deploy/new_env.sh
 
 test: install ## All tests (some start a real scheduler; some need ../shared/data and are skipped without)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-cluster: install ## The tests that start Postgres, Redis, an object store and Airflow with Celery workers, on loopback
 	@lacking=""; \
@@ -44,7 +47,7 @@ test-cluster: install ## The tests that start Postgres, Redis, an object store a
 	command -v redis-server >/dev/null || lacking="$$lacking redis-server"; \
 	command -v docker-compose >/dev/null || lacking="$$lacking docker-compose"; \
 	test -z "$$lacking" || { echo "error: these Debian packages are missing: apt-get install$$lacking"; exit 2; }
-	@$(BIN)/python -m pytest -m cluster
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m cluster
 
 prove-incremental: install ## After any changes of any histories, updates leave what a rebuild gives
 	@$(BIN)/python -m pytest tests/test_incremental.py

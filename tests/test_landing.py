@@ -333,7 +333,7 @@ def test_damage_inside_parquet_names_the_row_group(settings: Settings, tmp_path:
         ("a.jsonl.zst", b"not zstd", "past line 0"),
         ("a.parquet", b"user_id,event_type\n", "no readable Parquet"),
         ("a.json", b'[\n  {"user_id": "u1"}\n]\n', "one JSON array"),
-        ("a.json.gz", gzip.compress(b'[{"user_id": "u1"}]'), "one JSON array"),
+        ("a.json.gz", gzip.compress(b'[{"user_id": "u1"}]', mtime=0), "one JSON array"),
         ("a.csv", b"user\x00id,b\n1,2\n", "line 1, the header"),
     ],
 )
