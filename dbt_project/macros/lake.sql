@@ -82,15 +82,16 @@
    written marts of rows that are in no history: the next run reads its files (source `touched`) and sets those right. #}
 {% macro remember_touched() %}
     copy (select * from {{ this }})
-    to '{{ var("touched") | replace("'", "''") }}/{{ this.identifier }}-{{ invocation_id }}.parquet' (format parquet)
+    to '{{ env_var("LAKE_TOUCHED") | replace("'", "''") }}/{{ this.identifier }}-{{ invocation_id }}.parquet' (format parquet)
 {% endmacro %}
 
 {# A dry run leaves nothing in the lake: what the touched users and items would become goes into files. #}
 {% macro keep_dry_run() %}
-    {% if execute and var('dry_run') %}
+    {% set folder = env_var('LAKE_DRY_RUN', '') %}
+    {% if execute and folder %}
         {% for name in ['fct_interactions', 'fct_user_texts', 'int_item_outcomes', 'int_user_outcomes'] %}
             {% do run_query(
-                'copy (from memory.' ~ target.schema ~ '.' ~ name ~ ") to '" ~ (var('dry_run') | replace("'", "''"))
+                'copy (from memory.' ~ target.schema ~ '.' ~ name ~ ") to '" ~ (folder | replace("'", "''"))
                 ~ '/' ~ name ~ ".parquet' (format parquet)"
             ) %}
         {% endfor %}

@@ -23,6 +23,8 @@ from include.stores.object_store import duckdb_secret
 log = logging.getLogger(__name__)
 
 SECRETS = ("PASSWORD", "KEY_ID", "SECRET")
+_PARSED: dict[tuple[str, ...], Any] = {}
+"""The project as dbt parsed it, by all that parsing depends on: a process that cleans again does not parse it again."""
 
 
 def clean(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> dict[str, Any]:
@@ -136,7 +138,11 @@ def read_rows(settings: Settings, chosen: list[batches.Stale], out: Path) -> dic
 
 
 def dbt(
-    settings: Settings, *arguments: str, variables: dict[str, Any] | None = None, reads: Settings | None = None
+    settings: Settings,
+    *arguments: str,
+    variables: dict[str, Any] | None = None,
+    reads: Settings | None = None,
+    dry_run: Path | None = None,
 ) -> Any:
     """Run dbt in this process on the project and the lake of the home; returns its `dbtRunnerResult`.
 
@@ -144,6 +150,7 @@ def dbt(
         arguments: dbt's own, such as "build".
         variables: values of the project's vars besides those that follow from the settings.
         reads: for a dry run, the home whose lake is read and not written; whatever else dbt needs is in the home of the settings.
+        dry_run: the folder that a dry run keeps its results in.
     """
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
@@ -167,36 +174,41 @@ def dbt(
         "LAKE_TEMPORARY": str(settings.work / "duckdb_temporary"),
         "LAKE_MEMORY": settings.cleaning.memory_limit,
         "LAKE_DBT_PLUGINS": str(project / "plugins"),
+        # Folders are no vars: whatever the home, the project is parsed the same.
+        "LAKE_LANDED_ROWS": lake.as_pattern(landed_rows(settings)),
+        "LAKE_TOUCHED": str(batches.touched_folder(settings)),
+        "LAKE_TOUCHED_ROWS": lake.as_pattern(batches.touched_folder(settings)),
+        "LAKE_DRY_RUN": "" if dry_run is None else str(dry_run),
     }
-    # The same values in every run of a home, so that dbt need not parse the project again.
-    values = {
-        "landed_rows": _in_sources(landed_rows(settings)),
-        "touched": str(batches.touched_folder(settings)),
-        "touched_rows": _in_sources(batches.touched_folder(settings)),
-        "earliest_event": settings.earliest_event,
-        "quality": list_quality.there(source),
-    }
-    options = [
+    values = {"earliest_event": settings.earliest_event, "quality": list_quality.there(source)}
+    parsed_by = [
         *("--project-dir", str(project), "--profiles-dir", str(project)),
         *("--target", "lake" if source.lake_catalogue is None else "cluster"),
+        *("--vars", json.dumps(values | (variables or {}))),
+    ]
+    options = [
+        *parsed_by,
         *("--target-path", str(settings.work / "dbt"), "--log-path", str(settings.work / "dbt")),
         *("--log-level", "none", "--log-level-file", "none", "--no-use-colors"),
-        *("--vars", json.dumps(values | (variables or {}))),
     ]
     try:
         with _environment(environment):
-            return dbtRunner(callbacks=[_log_node]).invoke([*arguments, *options])
+            if arguments[0] != "build":  # such as `docs`, which needs what dbt writes when it parses
+                return dbtRunner(callbacks=[_log_node]).invoke([*arguments, *options])
+            options.append("--no-write-json")  # artefacts that nobody reads
+            key = tuple(parsed_by)
+            if key not in _PARSED:
+                parsed = dbtRunner().invoke(["parse", *options])
+                if not parsed.success:
+                    return parsed
+                _PARSED[key] = parsed.result
+            return dbtRunner(_PARSED[key], [_log_node]).invoke([*arguments, *options])
     finally:
         # dbt-duckdb keeps its connection, and with it this run's tables in memory, for the next run of the process.
         with DuckDBConnectionManager._LOCK:
             if DuckDBConnectionManager._ENV is not None:
                 DuckDBConnectionManager._ENV.close()
             DuckDBConnectionManager.close_all_connections()
-
-
-def _in_sources(folder: Path) -> str:
-    """A path as dbt's sources.yml holds it: a pattern within an SQL text."""
-    return lake.as_pattern(folder).replace("'", "''")
 
 
 @contextmanager

@@ -60,8 +60,9 @@ def dry_run(settings: Settings, start: datetime | None = None, end: datetime | N
         build(
             scratch,
             *("--select", *(f"+{model}" for model in WANTED), "--indirect-selection", "cautious"),
-            variables={"marts_database": "memory", "dry_run": name},
+            variables={"marts_database": "memory"},
             reads=settings if batches.cleaned_rows(settings) is not None else None,
+            dry_run=Path(name),
         )
         found = foretold(settings, Path(name), touched)
     before = batches.cleaned_rows(settings) or {}
