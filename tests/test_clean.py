@@ -1,7 +1,10 @@
 """Cleaning end to end: landed files in, the lake's tables out, whatever order they come in and whatever fails."""
 
 import json
+from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from include.steps.clean import clean
 from include.stores import batches, lake
 
 T0 = datetime(2024, 1, 1, 10, tzinfo=UTC)
+BOT_EVENTS = 3
 MARTS = ("fct_interactions", "fct_user_texts", "dim_items", "dim_users", "fct_rejected_rows")
 
 
@@ -175,41 +179,6 @@ def test_a_new_batch_changes_only_the_users_it_touches(settings: Settings) -> No
     }
 
 
-def test_withdrawn_events_come_back_when_delivered_again(settings: Settings) -> None:
-    put(settings, "events", 0, [event("a", "u1", "i1"), event("b", "u1", "i2")])
-    assert outcomes(settings)["interactions"] == 2
-
-    put(settings, "events", 1, [{"event_id": "a", "deleted": True}])
-    counts = outcomes(settings)
-    assert (counts["interactions"], counts["duplicates"], counts["cancelled"]) == (1, 1, 1)
-    assert rows(settings, "SELECT event_key FROM fct_interactions") == [("b",)]
-
-    put(settings, "events", 2, [event("a", "u1", "i1")])
-    counts = outcomes(settings)
-    assert (counts["interactions"], counts["duplicates"], counts["cancelled"]) == (2, 2, 0)
-
-
-def test_a_correction_replaces_the_event_even_of_another_user(settings: Settings) -> None:
-    put(settings, "events", 0, [event("a", "wrong", "i1", "rating", value=1), event("b", "wrong", "i2")])
-    clean(settings)
-    put(settings, "events", 1, [event("a", "right", "i3", "rating", value=5)])
-    clean(settings)
-    assert rows(settings, "SELECT event_key, user_id, item_id, value FROM fct_interactions ORDER BY 1") == [
-        ("a", "right", "i3", 5.0),
-        ("b", "wrong", "i2", None),
-    ]
-    assert rows(settings, "SELECT item_id FROM dim_items ORDER BY 1") == [("i2",), ("i3",)]
-
-    # The correction's batch loses the row: what was corrected holds again.
-    put(settings, "events", 1, [event("c", "right", "i3")])
-    clean(settings)
-    assert rows(settings, "SELECT event_key, user_id FROM fct_interactions ORDER BY 1") == [
-        ("a", "wrong"),
-        ("b", "wrong"),
-        ("c", "right"),
-    ]
-
-
 def test_rows_and_batches_that_vanish_leave_no_trace(settings: Settings) -> None:
     put(settings, "events", 0, [event("a", "u1", "i1"), event("b", "u2", "i2"), "broken"])
     put(settings, "items", 0, [{"item_id": "i9", "title": "Nine"}])
@@ -239,65 +208,131 @@ def test_a_span_is_cleaned_and_nothing_else(settings: Settings) -> None:
     assert [batch["state"] for batch in batches.stale_batches(settings)] == ["new", "new"]
 
 
-def test_reversals_cancel_in_the_order_of_events_wherever_they_arrive(settings: Settings) -> None:
-    put(settings, "events", 1, [event("r", "u1", "i1", "refund", "09:30", value=3)])
-    clean(settings)
-    put(
-        settings,
-        "events",
-        0,
-        [event("p1", "u1", "i1", "purchase", "09:00", value=3), event("p2", "u1", "i1", "purchase", "09:10", value=3)],
-    )
-    clean(settings)
-    assert rows(settings, "SELECT event_key, excluded_at, excluded_reason FROM fct_interactions ORDER BY 1") == [
-        ("p1", datetime(2024, 1, 1, 9, 30), "reversed"),
-        ("p2", None, None),
+# ---------------------------------------------------------------- stories, told at once in one home
+
+Landed = tuple[str, int, list[dict[str, Any]]]  # table, arrival hour, rows: the story's own file of that hour
+STORIES: dict[str, list[list[Landed]]] = {
+    "withdrawn": [
+        [("events", 0, [event("a", "u1", "i1"), event("b", "u1", "i2")])],
+        [("events", 1, [{"event_id": "a", "deleted": True}])],
+        [("events", 2, [event("a", "u1", "i1")])],
+    ],
+    "corrected": [
+        [("events", 0, [event("a", "wrong", "i1", "rating", value=1), event("b", "wrong", "i2")])],
+        [("events", 1, [event("a", "right", "i3", "rating", value=5)])],
+        [("events", 1, [event("c", "right", "i3")])],  # the correction's batch loses the row
+    ],
+    "reversed": [
+        [("events", 1, [event("r", "u1", "i1", "refund", "09:30", value=3)])],
+        [("events", 0, [event(f"p{n}", "u1", "i1", "purchase", f"09:{n}0", value=3) for n in (0, 1)])],
+        [("events", 2, [{"event_id": "r", "deleted": "true"}])],  # the refund itself is withdrawn
+    ],
+    "bots": [
+        [("events", 0, [event(f"e{n}", "bot", "i", at=f"09:0{n}") for n in range(BOT_EVENTS)])],
+        [("events", 1, [event("e3", "bot", "i", at="09:03"), event("e3", "bot", "i", at="09:03")])],
+        [("events", 1, [event("late", "u", "i", at="09:03")])],
+    ],
+    "versions": [
+        [("events", 0, [event("a", "u1", "i1", at="08:00")])],
+        [("items", hour, [{"item_id": "i1", "title": title}]) for hour, title in ((1, "A"), (2, "A"), (3, "B"))],
+        [("events", 4, [event("b", "u2", "i1", at="07:00")])],
+    ],
+}
+
+
+@dataclass
+class Told:
+    """A home in which all stories happened side by side, each with ids of its own, and its snapshot after each clean."""
+
+    settings: Settings
+    snapshots: list[int]
+
+    def after(self, clean: int, story: str, table: str, columns: str) -> list[tuple[Any, ...]]:
+        """What a story left in a table after a clean; ids as the story has them."""
+        key = "item_id" if "item" in table else "event_key"
+        found = rows(
+            self.settings,
+            f"SELECT {columns} FROM {table} AT (VERSION => {self.snapshots[clean]}) WHERE {key} LIKE '{story}-%' ORDER BY ALL",
+        )
+        return [tuple(v.removeprefix(f"{story}-") if isinstance(v, str) else v for v in row) for row in found]
+
+    def outcomes(self, clean: int, story: str, table: str = "int_event_history") -> dict[str, int]:
+        """Rows by outcome, with its reason where there is one."""
+        named = self.after(clean, story, table, "concat_ws(' ', outcome, reason)")
+        return dict(Counter(outcome for (outcome,) in named))
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    found = Told(Settings(home=tmp_path_factory.mktemp("stories")), [])
+    run = partial(step.dbt, variables={"bot_events_per_hour": BOT_EVENTS})
+    for number in range(3):
+        for story, deliveries in STORIES.items():
+            for table, place, landed in deliveries[number]:
+                own = [{k: f"{story}-{v}" if k.endswith("_id") else v for k, v in row.items()} for row in landed]
+                put(found.settings, table, place, own, f"{story}.jsonl")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(step, "dbt", run)
+            found.snapshots.append(clean(found.settings)["snapshot"])
+    return found
+
+
+def test_withdrawn_events_come_back_when_delivered_again(told: Told) -> None:
+    assert [told.outcomes(clean, "withdrawn") for clean in range(3)] == [
+        {"interaction": 2},
+        {"interaction": 1, "duplicate": 1, "cancelled": 1},
+        {"interaction": 2, "duplicate": 2},
     ]
+    assert told.after(1, "withdrawn", "fct_interactions", "event_key") == [("b",)]
 
-    put(settings, "events", 2, [{"event_id": "r", "deleted": "true"}])  # the refund itself is withdrawn
-    clean(settings)
-    assert rows(settings, "SELECT event_key FROM fct_interactions WHERE excluded_at IS NULL ORDER BY 1") == [
-        ("p1",),
-        ("p2",),
+
+def test_a_correction_replaces_the_event_even_of_another_user(told: Told) -> None:
+    found = told.after(1, "corrected", "fct_interactions", "event_key, user_id, item_id, value")
+    assert found == [("a", "right", "i3", 5.0), ("b", "wrong", "i2", None)]
+    assert told.after(1, "corrected", "dim_items", "item_id") == [("i2",), ("i3",)]
+    # Without the correction, what was corrected holds again.
+    found = told.after(2, "corrected", "fct_interactions", "event_key, user_id")
+    assert found == [("a", "wrong"), ("b", "wrong"), ("c", "right")]
+
+
+def test_reversals_cancel_in_the_order_of_events_wherever_they_arrive(told: Told) -> None:
+    columns = "event_key, excluded_at, excluded_reason"
+    assert told.after(1, "reversed", "fct_interactions", columns) == [
+        ("p0", datetime(2024, 1, 1, 9, 30), "reversed"),
+        ("p1", None, None),
     ]
+    assert told.after(2, "reversed", "fct_interactions", columns) == [("p0", None, None), ("p1", None, None)]
 
 
-def test_bots_are_excluded_from_the_event_that_shows_them(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = step.dbt
-    monkeypatch.setattr(step, "dbt", lambda *a, **k: run(*a, **k, variables={"bot_events_per_hour": 3}))
-    put(settings, "events", 0, [event(f"e{n}", "bot", "i", at=f"09:0{n}") for n in range(3)])
-    assert outcomes(settings)["interactions"] == 3
-    put(settings, "events", 1, [event("e3", "bot", "i", at="09:03"), event("e3", "bot", "i", at="09:03")])
-    counts = outcomes(settings)
-    assert (counts["interactions"], counts["rejected"]) == (0, {"bot": 5})
-    assert rows(settings, "SELECT DISTINCT excluded_at, excluded_reason FROM fct_interactions") == [
-        (datetime(2024, 1, 1, 9, 3), "bot")
+def test_bots_are_excluded_from_the_event_that_shows_them(told: Told) -> None:
+    assert [told.outcomes(clean, "bots") for clean in range(3)] == [
+        {"interaction": 3},
+        {"rejected bot": 5},
+        {"interaction": 4},  # without that batch the user is none
     ]
-    put(settings, "events", 1, [event("late", "u", "i", at="09:03")])  # without that batch the user is none
-    assert outcomes(settings)["interactions"] == 4
-    assert rows(settings, "SELECT count(*) FROM fct_rejected_rows") == [(0,)]
-
-
-def test_versions_of_items_follow_arrivals(settings: Settings) -> None:
-    put(settings, "events", 0, [event("a", "u1", "i1", at="08:00")])
-    clean(settings)
-    assert rows(settings, "SELECT version, described, valid_from FROM dim_items") == [
-        (1, False, datetime(2024, 1, 1, 8))
+    columns = "DISTINCT excluded_at, excluded_reason"
+    assert told.after(1, "bots", "fct_interactions", columns) == [(datetime(2024, 1, 1, 9, 3), "bot")]
+    counts = [
+        rows(told.settings, f"SELECT count(*) FROM fct_rejected_rows AT (VERSION => {snapshot})")
+        for snapshot in told.snapshots
     ]
+    assert counts == [[(0,)], [(5,)], [(0,)]]
 
-    put(settings, "items", 1, [{"item_id": "i1", "title": "A"}])
-    put(settings, "items", 2, [{"item_id": "i1", "title": "A"}])
-    put(settings, "items", 3, [{"item_id": "i1", "title": "B"}])
-    counts = clean(settings)["rows"]["items"]
-    assert (counts["kept"], counts["superseded"]) == (2, 1)
-    assert rows(settings, "SELECT version, title, valid_from, valid_to FROM dim_items ORDER BY 1") == [
+
+def test_versions_of_items_follow_arrivals(told: Told) -> None:
+    found = told.after(0, "versions", "dim_items", "version, described, valid_from")
+    assert found == [(1, False, datetime(2024, 1, 1, 8))]
+    assert told.outcomes(1, "versions", "int_item_history") == {"kept": 2, "superseded": 1}
+    assert told.after(1, "versions", "dim_items", "version, title, valid_from, valid_to") == [
         (1, "A", datetime(2024, 1, 1, 8), datetime(2024, 1, 1, 13)),
         (2, "B", datetime(2024, 1, 1, 13), None),
     ]
+    # A late event moves the beginning.
+    found = told.after(2, "versions", "dim_items", "version, valid_from")
+    assert found == [(1, datetime(2024, 1, 1, 7)), (2, datetime(2024, 1, 1, 13))]
 
-    put(settings, "events", 4, [event("b", "u2", "i1", at="07:00")])  # a late event moves the beginning
-    clean(settings)
-    assert rows(settings, "SELECT valid_from FROM dim_items WHERE version = 1") == [(datetime(2024, 1, 1, 7),)]
+
+# ---------------------------------------------------------------- any order, and what fails
 
 
 LANDED: list[tuple[str, int, list[dict[str, Any] | str]]] = [
@@ -325,10 +360,11 @@ def at_once(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
-@pytest.mark.parametrize("order", [[6, 5, 4, 3, 2, 1, 0], [3, 0, 5, 2, 6, 1, 4]])
-def test_the_order_of_cleaning_does_not_matter(settings: Settings, at_once: Settings, order: list[int]) -> None:
-    for index in order:
-        put(settings, *LANDED[index])
+@pytest.mark.parametrize("order", [[[6], [5], [4], [3], [2], [1], [0]], [[3, 0], [5, 2, 6], [1, 4]]])
+def test_the_order_of_cleaning_does_not_matter(settings: Settings, at_once: Settings, order: list[list[int]]) -> None:
+    for together in order:
+        for index in together:
+            put(settings, *LANDED[index])
         clean(settings)
     assert content(settings) == content(at_once)
 

@@ -1,7 +1,7 @@
 """The DAG files: what they say, what they cost, and the whole path through `dag.test()`.
 
-Airflow configures logging and keeps a database for its process, so it is looked at from processes of its own: this file
-run as a program prints what a test wants to know.
+Airflow configures logging and keeps a database for its process, so it is looked at from a process of its own: this file
+run as a program answers what a test wants to know.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 
 from include.settings import REPOSITORY, Settings
 
+ANSWER = "ANSWER "
 HEAVY = ("torch", "transformers", "lancedb", "duckdb", "great_expectations", "pandas")
 DAG_IDS = {
     "clean_behaviour_hourly",
@@ -108,7 +110,7 @@ def describe() -> dict[str, Any]:
     }
 
 
-def run_dag(dag_id: str, conf: dict[str, str]) -> dict[str, Any]:
+def run_dag(dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:
     """Run one DAG by `dag.test()`; return its state and its tasks' states."""
     from airflow.dag_processing.dagbag import DagBag
 
@@ -152,26 +154,62 @@ def try_errors() -> dict[str, str]:
     return found
 
 
-def ask(tmp: Path, what: str, *arguments: str, home: Path | None = None) -> Any:
-    """Run this file as a program with an Airflow home of its own; return what it printed last, as JSON."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "TIDEMARK_"))}
-    environment |= {
-        "AIRFLOW_HOME": str(tmp),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
-        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-        "PYTHONPATH": str(REPOSITORY),
-        "TIDEMARK_HOME": str(home or tmp / "home"),
-    }
-    command = [sys.executable, __file__, what, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
-    return json.loads(done.stdout.splitlines()[-1])
+class Asked:
+    """This file as a program with an Airflow home of its own: one start and one import of everything for all questions."""
+
+    def __init__(self, folder: Path) -> None:
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "TIDEMARK_"))
+        }
+        environment |= {
+            "AIRFLOW_HOME": str(folder / "airflow"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "PYTHONPATH": str(REPOSITORY),
+            "TIDEMARK_HOME": str(folder / "home"),
+        }
+        self.log = folder / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def __call__(self, what: str, *arguments: Any) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps([what, *arguments]), file=self.process.stdin, flush=True)
+        said = []
+        for line in self.process.stdout:
+            if line.startswith(ANSWER):
+                return json.loads(line.removeprefix(ANSWER))
+            said.append(line)
+        raise AssertionError(f"it ended at {what}: {''.join(said)[-6000:]}\n{self.log.read_text()[-6000:]}")
 
 
 @pytest.fixture(scope="module")
-def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return dict(ask(tmp_path_factory.mktemp("airflow"), "describe"))
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The settings of the DAGs' home."""
+    return Settings(home=tmp_path_factory.mktemp("dags") / "home")
+
+
+@pytest.fixture(scope="module")
+def ask(settings: Settings) -> Iterator[Asked]:
+    settings.home.mkdir()
+    asked = Asked(settings.home.parent)
+    yield asked
+    asked.process.kill()
+    asked.process.wait()
+
+
+@pytest.fixture(scope="module")
+def facts(ask: Asked) -> dict[str, Any]:
+    return dict(ask("describe"))
 
 
 def tasks_of(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -335,8 +373,8 @@ def test_every_runbook_that_a_task_names_exists(facts: dict[str, Any]) -> None:
     assert runbooks == set(facts["runbooks"])
 
 
-def test_bad_input_and_failed_gates_are_not_retried(tmp_path: Path) -> None:
-    found = ask(tmp_path, "try_errors")
+def test_bad_input_and_failed_gates_are_not_retried(ask: Asked) -> None:
+    found = ask("try_errors")
     assert {name: found[name] for name in ("BadInput", "GateFailed", "TidemarkError", "OSError")} == {
         "BadInput": "final: bad",
         "GateFailed": "final: failed",
@@ -389,77 +427,68 @@ def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
-def test_the_whole_path_through_dag_test(tmp_path: Path) -> None:
+def test_the_whole_path_through_dag_test(ask: Asked, settings: Settings) -> None:
     from include.stores import publications
 
-    settings = Settings(home=tmp_path / "tidemark")
     first = datetime(2024, 5, 1, 10, tzinfo=UTC)
     landed = land_sample(settings, [first, first + timedelta(hours=1)])
-    airflow_home = tmp_path / "airflow"
-    ask(airflow_home, "migrate")
+    ask("migrate")
     span_end = first + timedelta(hours=2)
-    span = json.dumps({"from": first.isoformat(), "to": span_end.isoformat()})
+    span = {"from": first.isoformat(), "to": span_end.isoformat()}
 
-    dry = json.dumps({**json.loads(span), "dry_run": True})
-    looked = ask(airflow_home, "run_dag", "clean_behaviour_hourly", dry, home=settings.home)
+    looked = ask("run_dag", "clean_behaviour_hourly", {**span, "dry_run": True})
     assert set().union(*looked["tasks"].values()) == {"skipped"}
     assert not (settings.lake / "catalogue.sqlite").exists()
 
-    cleaned = ask(airflow_home, "run_dag", "clean_behaviour_hourly", span, home=settings.home)
+    cleaned = ask("run_dag", "clean_behaviour_hourly", span)
     assert cleaned["state"] == "success"
     assert cleaned["tasks"]["check_lake_gate"] == ["success"]
     assert len(cleaned["tasks"]["show_model"]) > 10
     assert set(cleaned["tasks"]["show_model"]) == {"success"}
 
-    again = ask(airflow_home, "run_dag", "clean_behaviour_hourly", span, home=settings.home)
+    again = ask("run_dag", "clean_behaviour_hourly", span)
     assert again["tasks"]["check_lake_gate"] == ["skipped"]  # nothing changed: no event on the asset
 
-    updated = ask(airflow_home, "run_dag", "update_interests", "{}", home=settings.home)
+    updated = ask("run_dag", "update_interests", {})
     assert updated["tasks"] == {name: ["success"] for name in CHAIN}
     serving = publications.serving(settings)
     assert serving["as_of"] == (first + timedelta(hours=2)).isoformat()
     assert serving["rows"]["events"]["landed"] == serving["rows"]["events"]["interactions"] == landed
 
-    assert ask(airflow_home, "run_dag", "update_interests", "{}", home=settings.home)["tasks"] == {
-        name: ["skipped"] for name in CHAIN
-    }
-    daily = ask(airflow_home, "run_dag", "recommend_daily", "{}", home=settings.home)
+    assert ask("run_dag", "update_interests", {})["tasks"] == {name: ["skipped"] for name in CHAIN}
+    daily = ask("run_dag", "recommend_daily", {})
     assert daily["state"] == "success"
     assert publications.serving(settings)["as_of"] == serving["as_of"]
 
     earlier = publications.serving_id(settings)
     land_sample(settings, [first + timedelta(hours=2)])
-    more = json.dumps({"from": span_end.isoformat(), "to": (span_end + timedelta(hours=1)).isoformat()})
-    for name, conf in (("clean_behaviour_hourly", more), ("update_interests", "{}")):
-        assert ask(airflow_home, "run_dag", name, conf, home=settings.home)["state"] == "success"
+    more = {"from": span_end.isoformat(), "to": (span_end + timedelta(hours=1)).isoformat()}
+    for name, conf in (("clean_behaviour_hourly", more), ("update_interests", {})):
+        assert ask("run_dag", name, conf)["state"] == "success"
     newest, reason = publications.serving_id(settings), {"reason": "the lists look odd"}
-    looked = ask(airflow_home, "run_dag", "roll_back_publication", json.dumps(reason), home=settings.home)
+    looked = ask("run_dag", "roll_back_publication", reason)
     assert looked["tasks"] == {"choose": ["success"], "roll_back": ["skipped"], "compare": ["success"]}
     assert publications.serving_id(settings) == newest
     for conf, state in (({"dry_run": False}, "failed"), ({**reason, "dry_run": False}, "success")):
-        assert (
-            ask(airflow_home, "run_dag", "roll_back_publication", json.dumps(conf), home=settings.home)["state"]
-            == state
-        )
+        assert ask("run_dag", "roll_back_publication", conf)["state"] == state
     assert publications.serving_id(settings) == earlier != newest
     assert publications.pinned(settings)
     assert publications.changes(settings)[-1]["why"] == f"rolled back from {newest}: the lists look odd"
     publications.unpin(settings)
 
     kept = [entry["id"] for entry in publications.manifests(settings)]
-    backtested(airflow_home, settings)
+    backtested(ask, settings)
     for dry_run in (True, False):
-        conf = json.dumps({"dry_run": dry_run})
-        assert ask(airflow_home, "run_dag", "maintain_stores_daily", conf, home=settings.home)["state"] == "success"
+        assert ask("run_dag", "maintain_stores_daily", {"dry_run": dry_run})["state"] == "success"
         reports = list((settings.reports / "maintenance").glob("*.json"))
         assert len(reports) == (0 if dry_run else 1)
     assert [entry["id"] for entry in publications.manifests(settings)] == kept
 
 
-def backtested(airflow_home: Path, settings: Settings) -> None:
+def backtested(ask: Asked, settings: Settings) -> None:
     """Two cuts as two tasks, in a home that has publications; their results are in its reports."""
-    conf = json.dumps({"every": "1h", "cuts": 2, "k": 5, "methods": ["tidemark", "popularity"]})
-    tested = ask(airflow_home, "run_dag", "backtest_recommender", conf, home=settings.home)
+    conf = {"every": "1h", "cuts": 2, "k": 5, "methods": ["tidemark", "popularity"]}
+    tested = ask("run_dag", "backtest_recommender", conf)
     assert tested["tasks"] == {
         "plan_backtest": ["success"],
         "embed_history": ["success"],
@@ -480,8 +509,9 @@ def migrate() -> bool:
 
 
 if __name__ == "__main__":
-    name, arguments = sys.argv[1], sys.argv[2:]
-    if name == "run_dag":
-        print("\n" + json.dumps(run_dag(arguments[0], json.loads(arguments[1]))))
-    else:
-        print("\n" + json.dumps({"describe": describe, "try_errors": try_errors, "migrate": migrate}[name]()))
+    # What Airflow prints on its own goes before the answer, on lines of its own.
+    questions = {question.__name__: question for question in (describe, try_errors, migrate, run_dag)}
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        answer = json.dumps(questions[name](*arguments))
+        print(f"\n{ANSWER}{answer}", flush=True)

@@ -28,7 +28,7 @@ from include.steps.plan import plan_recommend
 from include.stores import lake, landing, publications, vectors
 from tests import samples
 from tests.hostile import HOURS, IMPLAUSIBLE_TIMES, MARKUP, NO_NUMBERS, ODD, TEXTS, UNREADABLE_TIMES, Corpus
-from tests.test_path import include, lists, published, table
+from tests.test_path import include_process, lists, published, table
 
 ROWS = 100_000
 T = HOURS[-1] + timedelta(hours=1)
@@ -63,8 +63,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         for file in corpus.files:
             if file.hour == hour:
                 file.write(into)
-        said.append(include(settings.home, "land", str(into), "--arrival", hour.isoformat()))
-    said.append(include(settings.home, "run"))
+        said.append(include_process(settings.home, "land", str(into), "--arrival", hour.isoformat()))
+    said.append(include_process(settings.home, "run"))
     for process in said:
         assert process.returncode == 0, process.stderr[-2000:]
     return Ran(corpus, settings, said, publications.serving(settings))
@@ -173,18 +173,18 @@ def test_the_command_line_shows_everything_and_lets_nothing_act(ran: Ran) -> Non
     nobody = f"{MARKUP[0]}\x1b[31m\u202enobody"
     said = [
         *ran.said,
-        include(home, "publications", "show"),
-        include(home, "publications", "show", "--json"),
-        include(home, "doctor"),
-        include(home, "sql", "SELECT user_id, item_id, attributes FROM fct_interactions WHERE user_id NOT LIKE 'u%' LIMIT 40"),
-        *(include(home, "show", "user", "--top", "50", "--", ODD[n]) for n in (15, 32)),
-        include(home, "show", "item", "--", ODD[32]),
+        include_process(home, "publications", "show"),
+        include_process(home, "publications", "show", "--json"),
+        include_process(home, "doctor"),
+        include_process(home, "sql", "SELECT user_id, item_id, attributes FROM fct_interactions WHERE user_id NOT LIKE 'u%' LIMIT 40"),
+        *(include_process(home, "show", "user", "--top", "50", "--", ODD[n]) for n in (15, 32)),
+        include_process(home, "show", "item", "--", ODD[32]),
     ]  # fmt: skip
     assert [process.returncode for process in said] == [0] * len(said), [process.stderr for process in said]
     refused = [
-        include(home, "show", "user", nobody),
-        include(home, "land", f"{nobody}.csv"),
-        include(home, "publications", "show", nobody),
+        include_process(home, "show", "user", nobody),
+        include_process(home, "land", f"{nobody}.csv"),
+        include_process(home, "publications", "show", nobody),
     ]
     assert [process.returncode for process in refused] == [2, 2, 2]
     for process in (*said, *refused):
@@ -258,7 +258,7 @@ def test_a_failed_gate_shows_hostile_names_as_text(shop: tuple[Settings, dict[st
     hour = samples.FIRST + timedelta(days=2)
     file = landing.folder(settings, "events", hour) / f"{MARKUP[1]}\x1b[31m\u202e--events.jsonl"
     samples.write(file, [{"user_id": "u1", "item_id": MARKUP[1], "event_type": "zap", "event_ts": "x"}] * 300)
-    failed = include(settings.home, "run")
+    failed = include_process(settings.home, "run")
     file.unlink()
 
     assert failed.returncode == 1

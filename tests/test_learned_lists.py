@@ -73,7 +73,7 @@ def test_an_update_keeps_sources_and_ranker_and_leaves_what_a_rebuild_gives(lear
     assert update["base"] == first["id"]
     assert update["run"]["users"]["touched"] == 4
     assert update["artefacts"] == first["artefacts"]
-    rebuilt = published(settings, plan_rebuild(settings, publication=update["id"]))
+    rebuilt = published(settings, plan_rebuild(settings, publication=update["id"]), gated=False)
     assert rebuilt["run"]["users"]["touched"] == rebuilt["run"]["users"]["total"]
     assert rebuilt["artefacts"] == update["artefacts"]
     same_exports(settings, rebuilt, settings, update, tmp_path)
@@ -81,14 +81,14 @@ def test_an_update_keeps_sources_and_ranker_and_leaves_what_a_rebuild_gives(lear
 
 def test_fresh_lists_take_sources_of_their_own_time_and_a_young_ranker(learned):
     settings, first, update = learned
-    fresh = published(settings, plan_recommend(settings))
+    fresh = published(settings, plan_recommend(settings), gated=False)
     assert fresh["lists"]["as_of"] == update["as_of"] > first["lists"]["as_of"]
     assert fresh["artefacts"]["ranker"] == first["artefacts"]["ranker"]
     assert fresh["artefacts"]["sources"] != first["artefacts"]["sources"]
     older = settings.model_copy(update={"ranker": RANKER.model_copy(update={"max_age_days": 1e-3})})
     older.__dict__.pop("hash", None)
     plan = plan_recommend(older, samples.FIRST + timedelta(hours=HOURS + 2), beyond_data=True)
-    retrained = published(older, plan)
+    retrained = published(older, plan, gated=False)
     assert retrained["artefacts"]["ranker"] != fresh["artefacts"]["ranker"]
 
 
@@ -96,7 +96,7 @@ def test_with_too_few_users_the_lists_keep_the_blend_and_say_so(learned, tmp_pat
     settings, _, _ = learned
     few = settings.model_copy(update={"ranker": RANKER.model_copy(update={"min_users": 10_000})})
     few.__dict__.pop("hash", None)
-    made = published(few, plan_rebuild(few))
+    made = published(few, plan_rebuild(few), gated=False)
     described = artefacts.describe(few, made["artefacts"]["ranker"])
     assert described["model"] == "blend"
     assert "10000 are needed" in described["why"]
@@ -116,7 +116,7 @@ def test_hourly_trends_reach_users_without_new_events_and_a_rebuild_gives_the_sa
         items = samples.write(tmp_path / "items.jsonl", samples.items(ITEMS))
         land(settings, items, format="canonical", arrival=samples.FIRST)
         cleaned(settings)
-        first = published(settings, plan_recommend(settings))
+        first = published(settings, plan_recommend(settings), gated=False)
         when = (samples.FIRST + timedelta(hours=HOURS, minutes=30)).isoformat()
         crowd = [
             {**rows[0], "event_id": f"c{n}", "user_id": f"crowd{n}", "item_id": "i7", "event_ts": when}
@@ -124,7 +124,7 @@ def test_hourly_trends_reach_users_without_new_events_and_a_rebuild_gives_the_sa
         ]
         landed(settings, tmp_path / "later", crowd)
         cleaned(settings)
-        made[trends] = settings, first, published(settings, plan_update(settings))
+        made[trends] = settings, first, published(settings, plan_update(settings), gated=False)
 
     for trends, (settings, first, update) in made.items():
         assert update["run"]["users"]["touched"] == 60, trends
@@ -133,7 +133,7 @@ def test_hourly_trends_reach_users_without_new_events_and_a_rebuild_gives_the_sa
         before, after = lists(settings, first), lists(settings, update)
         moved = [f"u{n}" for n in range(USERS) if before[f"u{n}"] != after[f"u{n}"]]
         assert len(moved) == (USERS if trends == "hourly" else 0)
-        rebuilt = published(settings, plan_rebuild(settings, publication=update["id"]))
+        rebuilt = published(settings, plan_rebuild(settings, publication=update["id"]), gated=False)
         assert rebuilt["artefacts"] == update["artefacts"]
         same_exports(settings, rebuilt, settings, update, tmp_path)
 

@@ -121,8 +121,11 @@ def test_a_backfill_of_two_hours_is_followed(
 
 def test_the_day_lists_everyone_and_says_so_on_its_asset(settings: Settings, client: Client, history: str) -> None:
     client.unpause(DAILY)
-    client.wait(DAILY, [client.trigger(DAILY)])
+    while not (scheduled := client.runs(DAILY)):  # Airflow itself schedules yesterday's
+        time.sleep(1)
+    client.wait(DAILY, [run["dag_run_id"] for run in scheduled])
     serving = publications.serving(settings)
+    assert serving["kind"] == "recommend"
     params = {"name_pattern": "publication", "order_by": "timestamp"}
     events = client.call("GET", "/api/v2/assets/events", params=params)["asset_events"]
     assert serving["id"] in [event["extra"]["publication"] for event in events]

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from include.errors import GateFailed
-from include.settings import REPOSITORY, Gates, Settings
+from include.settings import Gates, Settings
 from include.steps.check_served import check_served
 from include.steps.clean import build, prepare
 from include.steps.doctor import doctor
@@ -25,7 +22,7 @@ from include.steps.score_served import CannotScore, _publication, score_served
 from include.stores import behaviour, lake, list_quality, publications
 from include.stores.lock import writing
 from tests import samples
-from tests.test_path import cleaned, lists, published
+from tests.test_path import cleaned, include, lists, published
 
 USERS, ITEMS = 16, 60
 GOOD = samples.FIRST + timedelta(days=3)
@@ -134,15 +131,9 @@ def test_interactions_that_came_from_a_list_are_counted_by_rank(shop) -> None:
     rows = list_quality.read(settings, list_quality.CLICKS, 1).to_pylist()
     found = {(row["publication"], row["rank"]): row["interactions"] for row in rows}
     assert found == {(first, 1): USERS, (first, 4): USERS, (None, None): len(good) - 2 * USERS}
-    shown = include(settings, "quality")
+    shown = include(settings.home, "quality")
     assert f"{2 * USERS} of {len(good)} " in shown.stdout
     assert f"by rank: 1: {USERS}, 4: {USERS}" in shown.stdout
-
-
-def include(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "TIDEMARK_HOME": str(settings.home)}
-    command = [sys.executable, "-m", "include", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_a_score_is_no_change_of_behaviour(shop) -> None:
@@ -193,7 +184,7 @@ def test_the_check_is_red_when_lists_are_no_better_and_only_then(shop, tmp_path)
     with pytest.raises(GateFailed, match=r"home \(days 1, pairs \d+\).*docs/runbooks/served_lists.md"):
         check_served(alarmed)
     assert any("docs/runbooks/served_lists.md" in line for line in doctor(alarmed)["advice"])
-    done = include(alarmed, "quality", "--json")
+    done = include(alarmed.home, "quality", "--json")
     assert done.returncode == 0, "by default it takes seven days"
     assert {row["day"] for row in json.loads(done.stdout)["list_quality"]} == {"2024-03-04", "2024-03-05"}
     for gates in (Gates(served_days=2, min_served_pairs=1), Gates(served_days=1, min_served_pairs=1000)):

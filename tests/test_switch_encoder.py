@@ -35,7 +35,8 @@ from include.stores import behaviour, lake, maintenance, publications, vectors
 from tests import samples
 from tests.test_incremental import published as published_without_gates
 from tests.test_maintenance import NOTHING_IS_YOUNG
-from tests.test_path import cleaned, include, lists, published, same_content, table
+from tests.test_path import cleaned, include, lists, same_content, table
+from tests.test_path import published as published_and_gated
 
 MINE = identify(Encoder())
 HOME = VectorTable.recommendations("home")
@@ -77,13 +78,18 @@ def next_hour(home: Path, number: int) -> None:
     lake.record_gate(settings, snapshot, lake.gated_snapshot(settings), {**GATE, "snapshot": snapshot})
 
 
+def published(settings: Settings, plan: dict[str, Any]) -> publications.Manifest:
+    """What follows the first publication and the shadow of it, whose gates are run."""
+    return published_and_gated(settings, plan, gated=False)
+
+
 def rebuilt(home: Path, entry: publications.Manifest) -> publications.Manifest:
     """The same publication from nothing; its gates, which were passed, are left out for speed."""
     return published_without_gates(of(home), plan_rebuild(of(home), publication=entry["id"]))
 
 
 def shadow_of(settings: Settings, source: Path, reason: str = "it knows our words") -> publications.Manifest:
-    return published(settings, plan_challenger(settings, Encoder(source=str(source)), reason))
+    return published_and_gated(settings, plan_challenger(settings, Encoder(source=str(source)), reason))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +111,7 @@ def gated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served_home(gated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with one publication, which serves."""
     home = Path(shutil.copytree(gated_home, tmp_path_factory.mktemp("served") / "home"))
-    published(of(home), plan_recommend(of(home)))
+    published_and_gated(of(home), plan_recommend(of(home)))
     return home
 
 
