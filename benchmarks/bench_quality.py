@@ -3,8 +3,12 @@
 Each set is landed and cleaned in a home of its own; then `backtest` goes to its cuts. Nothing is tuned to a set: the settings are
 the defaults, but that groceries may be recommended again. A set of which the files are not here is left out, and said so.
 
+Then what a cut costs: Tidemark alone at the last one, its texts embedded before, every step of it.
+
     python -m benchmarks.bench_quality
     python -m benchmarks.bench_quality --sets ml-100k --keep /tmp/quality
+
+A home that `--keep` kept is not landed again.
 """
 
 import argparse
@@ -22,6 +26,8 @@ from include.settings import Settings
 
 SHARED = REPOSITORY.parent / "shared" / "data"
 PRODUCT = "tidemark"
+SIMPLE = ("popularity", "text")
+"""Peers that know of cold items."""
 AGAIN = json.dumps([{"name": "home", "show_seen": True}])
 
 
@@ -48,21 +54,25 @@ SETS = {
     "online-retail": Cuts("online-retail", "7d", 4, folder=SHARED / "online_retail"),
     "ifdb": Cuts("ifdb", "30d", 6, folder=SHARED / "ifdb"),
     "ml-100k": Cuts("movielens", "4d", 6),
+    "stackexchange": Cuts("stackexchange", "14d", 6, folder=SHARED / "stackexchange"),
     "complete-journey": Cuts("complete-journey", "7d", 4, repeats=True),
 }
 
 
-def judged(name: str, wanted: Cuts, folder: Path, scratch: Path) -> tuple[dict[str, Any], Cost]:
-    """The backtest's `metrics.json` of a set, and what the backtest cost."""
+def judged(name: str, wanted: Cuts, folder: Path, scratch: Path) -> tuple[dict[str, Any], Cost, Cost]:
+    """The backtest's `metrics.json` of a set, what the backtest cost, and what one cut of Tidemark alone does."""
     home, out = scratch / name / "home", scratch / name / "backtest"
     extra = {"TIDEMARK_SURFACES": AGAIN} if wanted.repeats else {}
-    tidemark(home, "land", folder, "--format", wanted.format, **extra)
-    tidemark(home, "clean", **extra)
-    cost = tidemark(home, "backtest", "--every", wanted.every, "--cuts", wanted.cuts, "--out", out, **extra)
-    return json.loads((out / "metrics.json").read_text()), cost
+    if not home.is_dir():
+        tidemark(home, "land", folder, "--format", wanted.format, **extra)
+        tidemark(home, "clean", **extra)
+    cuts = ("backtest", "--every", wanted.every, "--cuts")
+    cost = tidemark(home, *cuts, wanted.cuts, "--out", out, **extra)
+    alone = tidemark(home, *cuts, 1, "--methods", PRODUCT, "--out", scratch / name / "alone", **extra)
+    return json.loads((out / "metrics.json").read_text()), cost, alone
 
 
-def show(name: str, wanted: Cuts, found: dict[str, Any], cost: Cost) -> None:
+def show(name: str, wanted: Cuts, found: dict[str, Any], cost: Cost, alone: Cost) -> None:
     """A table of a set's methods, the best first."""
     counts = found["counts"]
     print(
@@ -77,6 +87,13 @@ def show(name: str, wanted: Cuts, found: dict[str, Any], cost: Cost) -> None:
         print(f"{method:18}{values['ndcg']:9.4f}{cold_text:>9}{values['coverage']:10.3f}{of_best:>26}", flush=True)
     for method, why in found["refused"].items():
         print(f"{method:18}refused: {why}")
+    print(f"one cut of {PRODUCT} alone: {alone.wall:.0f} s, {alone.cpu:.0f} CPU s, {alone.peak:.1f} GB", flush=True)
+    cold = {method: values["cold_items"]["ndcg"] or 0.0 for method, values in found["methods"].items()}
+    known = max(SIMPLE, key=lambda method: cold.get(method, 0.0))
+    if cold.get(known):
+        print(
+            f"cold items: {PRODUCT} {cold[PRODUCT]:.4f}, {known} {cold[known]:.4f}: {cold[PRODUCT] / cold[known]:.2f} times"
+        )
 
 
 def main() -> None:
@@ -97,8 +114,8 @@ def main() -> None:
             if not folder.is_dir():
                 print(f"\n{name}: left out, {folder} is not here")
                 continue
-            found, cost = judged(name, wanted, folder, scratch)
-            show(name, wanted, found, cost)
+            found, cost, alone = judged(name, wanted, folder, scratch)
+            show(name, wanted, found, cost, alone)
             ratios[name] = found["ratio"]["ratio"]
     if ratios:
         mean = math.exp(sum(math.log(ratio) for ratio in ratios.values()) / len(ratios))

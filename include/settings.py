@@ -121,7 +121,7 @@ class Ranker(Group):
         description="Length of a window. None: the shortest of 1, 7, 30 and 90 days in which enough users come back.",
     )
     windows: int = Field(6, ge=1, le=64, description="Windows to learn from, at most; more where few users come back.")
-    users_per_window: int = Field(1500, ge=10, description="Users of a window to learn from, at most; drawn.")
+    users_per_window: int = Field(500, ge=10, description="Users of a window to learn from, at most; drawn.")
     min_users: int = Field(
         50,
         ge=1,

@@ -1,5 +1,7 @@
 """Candidate sources and the ranker: against plain loops, bit by bit, and blind to what comes later."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
@@ -7,11 +9,15 @@ from scipy.sparse import csr_array
 from include.models import candidates
 from include.models.candidates import (
     DECAY_DAYS,
+    LENDERS,
+    OWN_EVIDENCE,
     POPULAR,
     Histories,
     Pairs,
+    Relations,
     Sources,
     fit,
+    relate,
     scores,
     strongest,
     text_neighbours,
@@ -36,8 +42,9 @@ def near(seed: int = 2) -> csr_array:
     return text_neighbours(unit(np.random.default_rng(seed).normal(size=(ITEMS, 12))), np.zeros(ITEMS))
 
 
-def fitted(known: Histories, day: float = DAY) -> Sources:
-    return fit(known, near(), np.zeros(ITEMS), day, regularisation=20.0, recent_days=7.0, max_items=1000)
+def fitted(known: Histories, day: float = DAY, related: float | None = None) -> Sources:
+    relations = relate(known, near(), related or day, regularisation=20.0, max_items=1000)
+    return fit(known, relations, np.zeros(ITEMS), day, recent_days=7.0)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +94,37 @@ def test_what_comes_later_changes_nothing(sources):
     for name, values in sources.tensors().items():
         np.testing.assert_array_equal(values, again.tensors()[name], err_msg=name)
     assert len(histories().before(DAY).item) < len(histories().item), "something does come later"
+
+
+def test_relations_may_be_of_an_earlier_time_and_trends_are_of_their_own(sources):
+    older = fitted(histories(), DAY - 7, DAY - 14)
+    relations = {field.name for field in fields(Relations)}
+    of_then, of_now = fitted(histories(), DAY - 14), fitted(histories(), DAY - 7)
+    for name, values in older.tensors().items():
+        expected = of_then if name.split(".")[0] in relations else of_now
+        np.testing.assert_array_equal(values, expected.tensors()[name], err_msg=name)
+
+
+def test_smoothed_relations_lend_to_items_of_little_evidence():
+    """Against plain arrays: an item's own column by its trust, the rest from its text neighbours' columns."""
+    known = histories().before(DAY)
+    found = fitted(known)
+    counts = np.bincount(known.item, minlength=ITEMS)
+    trust = counts / (counts + OWN_EVIDENCE)
+    ease, text = found.ease.toarray(), near().toarray()
+    lent = np.where(ease >= np.sort(ease, axis=1)[:, -LENDERS][:, None], ease, 0.0)
+    expected = ease * trust + (lent @ text.T) * (1 - trust)
+    np.testing.assert_allclose(found.smoothed.toarray(), expected, atol=1e-6)
+
+
+def test_the_cosine_looks_at_the_last_items_of_a_long_history(monkeypatch):
+    monkeypatch.setattr(candidates, "MOST_TOGETHER", 3)
+    pairs = Pairs.of(histories().before(DAY))
+    together = set()
+    for user in range(USERS):
+        last = pairs.item[pairs.user == user][:3]
+        together |= {(one, other) for one in last for other in last if one != other}
+    assert set(zip(*map(np.ndarray.tolist, fitted(histories()).cosine.nonzero()), strict=True)) == together
 
 
 def test_popularity_and_transitions_are_what_they_say():

@@ -7,6 +7,7 @@ import pytest
 
 from include.settings import Ranker, Settings, Surface
 from include.steps.land import land
+from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, window_start
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.stores import artefacts, vectors
 from tests import samples
@@ -40,6 +41,18 @@ def learned(tmp_path_factory) -> tuple[Settings, dict[str, Any], dict[str, Any]]
     landed(settings, folder / "later", [*more, new])
     cleaned(settings)
     return settings, first, published(settings, plan_update(settings))
+
+
+@pytest.mark.parametrize("several_hours", [True, False])
+@pytest.mark.parametrize("length", [1 / 24, 0.5, 1.0, 4.0, 7.0])
+def test_windows_end_by_t_and_begin_at_several_hours_where_trends_are_hourly(length, several_hours):
+    backs = range(1, MOST_WINDOWS + RELATED_WINDOWS)
+    starts = [window_start(100.0, length, back, several_hours=several_hours) for back in backs]
+    assert starts[0] == 100.0 - length, "the newest window ends at T"
+    assert all(start + length <= 100.0 for start in starts)
+    assert starts == sorted(starts, reverse=True), "what is learned at an older start knows nothing of a newer one"
+    hours = {round(start % 1 * 24) % 24 for start in starts}
+    assert len(hours) == (round(1 / length) if length < 1 else 4 if several_hours else 1)
 
 
 def test_a_publication_names_its_ranker_and_what_it_learned_from(learned):

@@ -44,6 +44,9 @@ TEXT_SHARPNESS = 10.0
 LONGEST = 200
 """Last distinct moments of a history that a source looks at: it bounds what a user costs."""
 
+MOST_TOGETHER = 500
+"""Last items of a history that are held to be alike: it keeps the cost of the cosine in proportion to what happened."""
+
 OWN_EVIDENCE = 5.0
 """Interactions at which an item's own evidence counts as much as its text neighbours'."""
 
@@ -134,6 +137,12 @@ class Pairs:
             shape=histories.shape,
         )
 
+    @property
+    def place(self) -> Ints:
+        """0, 1, … within each user's rows."""
+        sizes = np.bincount(self.user, minlength=self.shape[0])
+        return np.arange(len(self.user)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
     def matrix(self, values: NDArray[np.float64], kept: NDArray[np.bool_]) -> csr_array:
         """(users, items) with a value for each kept pair."""
         found: csr_array = coo_array((values[kept], (self.user[kept], self.item[kept])), shape=self.shape).tocsr()
@@ -160,13 +169,14 @@ class Sources:
     again: NDArray[np.float64]
     """(n,) share of those who had it that had it again."""
 
+    recent: csr_array
+    """(r, n) what users had lately, one row each, of norm 1."""
+
     ease: csr_array
     smoothed: csr_array
     cosine: csr_array
     transitions: csr_array
     text: csr_array
-    recent: csr_array
-    """(r, n) what users had lately, one row each, of norm 1."""
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """As named arrays, to be kept."""
@@ -207,58 +217,79 @@ def popularity(histories: Histories, day: float, half_lives_days: Sequence[float
     )
 
 
-def fit(
-    histories: Histories,
-    near: csr_array,
-    first_day: NDArray[np.float64],
-    day: float,
-    *,
-    regularisation: float,
-    recent_days: float,
-    max_items: int,
-) -> Sources:
-    """Learn the sources from what happened before T.
+@dataclass(frozen=True)
+class Relations:
+    """(n, n) what having an item (row) says of others, ready to be kept."""
+
+    ease: csr_array
+    smoothed: csr_array
+    cosine: csr_array
+    transitions: csr_array
+    text: csr_array
+
+
+def relate(histories: Histories, near: csr_array, day: float, *, regularisation: float, max_items: int) -> Relations:
+    """Learn what items have to do with each other from what happened before T.
 
     Args:
         histories: of all users; what happened at T or later is left out.
         near: (n, n) neighbours by text (see `text_neighbours`).
-        first_day: (n,) when each item came to be.
         day: T, in days from the epoch.
         regularisation: EASE's lambda.
-        recent_days: how far back a user counts as a recent neighbour.
         max_items: only so many of the most used items enter the dense matrix of EASE.
     """
     known = histories.before(day)
     n = known.shape[1]
     pairs = Pairs.of(known)
-    counts = np.bincount(known.item, minlength=n).astype(np.float64)
-    last_day = np.full(n, day - NEVER_DAYS)
-    np.maximum.at(last_day, known.item, known.day)
-    marks = pairs.matrix(np.ones(len(pairs.item)), np.ones(len(pairs.item), dtype=bool))
+    counts = np.bincount(known.item, minlength=n).astype(np.float32)
+    marks = pairs.matrix(np.ones(len(pairs.item), dtype=np.float32), np.ones(len(pairs.item), dtype=bool))
     ease = _ease(marks, counts, regularisation, max_items)
-    trust = counts / (counts + OWN_EVIDENCE)
-    towards = csr_array(near.T)
+    trust = counts / (counts + np.float32(OWN_EVIDENCE))
+    towards = csr_array(near.T.astype(np.float32))
+    # An item of much evidence borrows little: its column is scaled once, before the product.
+    towards.data *= (1 - trust)[towards.indices]
+    own = ease.copy()
+    own.data *= trust[own.indices]
 
     def smoothed(rows: slice) -> csr_array:
-        own = csr_array(ease[rows])
-        borrowed = csr_array((strongest(own, LENDERS) @ towards).multiply(1 - trust[None, :]))
-        return csr_array(csr_array(own.multiply(trust[None, :])) + borrowed)
+        return csr_array(own[rows]) + csr_array(strongest(ease[rows], LENDERS) @ towards)
 
-    gap_days, again = _repurchase(known)
-    return Sources(
-        day=day,
-        counts=counts,
-        popularity=popularity(known, day, HALF_LIVES_DAYS),
-        first_day=first_day,
-        last_day=last_day,
-        gap_days=gap_days,
-        again=again,
+    return Relations(
         ease=_kept(ease),
         smoothed=_kept(_strongest_by_rows(smoothed, n)),
         cosine=_kept(_cosine(pairs)),
         transitions=_kept(_transitions(pairs)),
         text=_kept(near),
-        recent=_kept(_recent_users(pairs, day - recent_days)),
+    )
+
+
+def fit(
+    histories: Histories, relations: Relations, first_day: NDArray[np.float64], day: float, *, recent_days: float
+) -> Sources:
+    """Put the sources together: what items have to do with each other, and the trends as of T.
+
+    Args:
+        histories: of all users; what happened at T or later is left out.
+        relations: learned at T or before it.
+        first_day: (n,) when each item came to be.
+        day: T, in days from the epoch.
+        recent_days: how far back a user counts as a recent neighbour.
+    """
+    known = histories.before(day)
+    n = known.shape[1]
+    last_day = np.full(n, day - NEVER_DAYS)
+    np.maximum.at(last_day, known.item, known.day)
+    gap_days, again = _repurchase(known)
+    return Sources(
+        day=day,
+        counts=np.bincount(known.item, minlength=n).astype(np.float64),
+        popularity=popularity(known, day, HALF_LIVES_DAYS),
+        first_day=first_day,
+        last_day=last_day,
+        gap_days=gap_days,
+        again=again,
+        recent=_kept(_recent_users(Pairs.of(known), day - recent_days)),
+        **{field.name: getattr(relations, field.name) for field in fields(relations)},
     )
 
 
@@ -353,7 +384,7 @@ def text_neighbours(text: Floats, first_day: NDArray[np.float64], chunk: int = 1
 
 def _cosine(pairs: Pairs) -> csr_array:
     n = pairs.shape[1]
-    values = pairs.matrix(np.sqrt(pairs.decayed), pairs.rank < LONGEST)
+    values = pairs.matrix(np.sqrt(pairs.decayed), (pairs.rank < LONGEST) & (pairs.place < MOST_TOGETHER))
     norms = np.sqrt(np.bincount(values.indices, weights=values.data**2, minlength=n))
     values.data = values.data / np.where(norms == 0, 1.0, norms)[values.indices]
     by_item = csr_array(values.T)

@@ -52,6 +52,8 @@ class History:
     item: Ints
     age_days: Floats
     shape: tuple[int, int]
+    text: NDArray[np.float32] | None = None
+    """(items, d) text vectors less their mean, of norm 1, or zeros for an item without a text; None stands for no text at all."""
 
     @cached_property
     def last_age_days(self) -> csr_array:
@@ -153,6 +155,18 @@ def _by_neighbours(history: History, model: Any) -> Scores:
     return lambda rows: np.asarray((history.marks[rows] @ similar).todense())
 
 
+def frozen_text(history: History) -> Callable[[Setting], Scores]:
+    """The cosine of an item's text vector and the mean of the user's; the setting `power` weighs the latest items more."""
+    text = np.zeros((history.shape[1], 1), dtype=np.float32) if history.text is None else history.text
+
+    def with_query(query: Setting) -> Scores:
+        queries = recency_weights(history, query["power"]).astype(np.float32)
+        # A user's mean has one length for all items, so it does not change their order.
+        return lambda rows: np.asarray(queries[rows] @ text @ text.T, dtype=np.float64)
+
+    return with_query
+
+
 def own_frequency(history: History, *, half_life_days: float) -> Scores:
     """How often and how lately the user had each item; equal ones, and then all others, by recent popularity."""
     decayed = np.exp2(-history.age_days / half_life_days)
@@ -203,12 +217,14 @@ class Peer:
         return {**self.fits[0], **(self.queries[0] if self.queries else {})}
 
 
+TEXT = "text"
 PEERS = {
     "popularity": Peer(popularity, _settings(half_life_days=(7.0, 3.0, 1.0, 0.25, 1 / 24, 14.0, 30.0, None))),
     "ease": Peer(ease, _settings(regularisation=(250.0, 100.0, 500.0)), _settings(power=(0.0, 0.25, 0.5))),
     "als": Peer(als, _settings(factors=(64, 128), regularisation=(10.0, 1.0, 30.0)), is_seeded=True),
     "bm25": Peer(bm25, _settings(neighbours=(500, 100, 1000, 2000))),
     "item_knn": Peer(item_knn, _settings(neighbours=(20, 10, 50, 100))),
+    TEXT: Peer(frozen_text, ({},), _settings(power=(0.0, 0.5, 1.0))),
     "own_frequency": Peer(own_frequency, _settings(half_life_days=(30.0, 7.0, 90.0))),
 }
 """Every peer with its grid, the same on all data."""

@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 
 from include.models.candidates import (
+    HALF_LIVES_DAYS,
     NEVER_DAYS,
     POPULAR,
     Histories,
@@ -141,7 +142,7 @@ def pool(
         chosen[also[0][few], also[1][few]] = True
     user, item = np.nonzero(chosen)
     columns = [*_of_sources(found, sources, user, item), *_of_items(sources, item)]
-    columns += _of_users(sources, pairs, user)
+    columns += [*_of_users(sources, pairs, user), *_of_now(sources, len(item))]
     if repeats:
         columns += _of_own(sources, pairs, user, item)
     return Pool(
@@ -249,6 +250,15 @@ def _of_users(sources: Sources, pairs: Pairs, user: Ints) -> Columns:
     yield "taste_for_popular", "", (taste / np.maximum(distinct, 1))[user]
 
 
+def _of_now(sources: Sources, candidates: int) -> Columns:
+    """How busy the last hour was beside the last day, and the day beside the week: what short trends are worth follows."""
+    rates = sources.popularity.sum(axis=1) / HALF_LIVES_DAYS
+    for short, long in ((0, 1), (1, 3)):
+        pace = np.log1p(rates[short]) - np.log1p(rates[long])
+        names = (POPULAR[place].removeprefix("popular_") for place in (short, long))
+        yield f"pace_{'_'.join(names)}", "", np.full(candidates, pace)
+
+
 def _of_own(sources: Sources, pairs: Pairs, user: Ints, item: Ints) -> Columns:
     n = pairs.shape[1]
     key, wanted = pairs.user * n + pairs.item, user * n + item
@@ -335,21 +345,20 @@ def train(examples: list[Example], *, trees: bool, seed: int) -> Ranker:
     """Learn from windows before T.
 
     Args:
-        examples: of each window, with the features of its start.
+        examples: of each window, sampled, with the features of its start.
         trees: whether there is enough to grow trees from; else the linear model stands alone.
-        seed: of the sampling of what was not taken, and of the trees.
+        seed: of the trees.
     """
-    random = np.random.default_rng(seed)
-    sampled = [example.sampled(random) for example in examples]
-    names = sampled[0].pool.names
-    features = np.concatenate([example.pool.features for example in sampled])
-    labels = np.concatenate([example.taken for example in sampled])
+    names = examples[0].pool.names
+    features = np.concatenate([example.pool.features for example in examples])
+    labels = np.concatenate([example.taken for example in examples])
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     deviation = np.where(deviation > 1e-9, deviation, np.inf)
-    linear = LogisticRegression(C=REGULARISATION, max_iter=500).fit((features - mean) / deviation, labels)
+    standard = ((features - mean) / deviation).astype(np.float32)
+    linear = LogisticRegression(C=REGULARISATION, max_iter=500).fit(standard, labels)
     grown = None
     if trees:
-        sizes = np.concatenate([example.pool.sizes[example.pool.sizes > 0] for example in sampled])
+        sizes = np.concatenate([example.pool.sizes[example.pool.sizes > 0] for example in examples])
         data = lightgbm.Dataset(features, labels, group=sizes, params=TREE_PARAMETERS)
         grown = lightgbm.train(TREE_PARAMETERS | {"seed": seed}, data, num_boost_round=TREES)
     return Ranker(names, mean, deviation, linear.coef_[0].astype(np.float64), grown)

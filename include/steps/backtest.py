@@ -6,6 +6,7 @@ was right. It reads through `include.stores.behaviour`, as all of the product do
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from include.settings import Settings, Surface
 from include.steps.chain import STEPS
 from include.steps.embed_texts import embed_texts
 from include.steps.freshness import FRESHNESS, measure_freshness
+from include.steps.item_texts import centred, item_text_vectors
 from include.steps.judging import Known, Window, known_as_of, metrics_of, window
 from include.steps.keep_texts import keep_texts
 from include.steps.learn_lists import Ranking, load_ranking
@@ -144,7 +146,7 @@ def embed_history(settings: Settings, plan: Plan) -> dict[str, Any]:
     Returns:
         How many texts were embedded.
     """
-    if not {PRODUCT, VECTORS} & set(plan["methods"]):
+    if not {PRODUCT, VECTORS, peers.TEXT} & set(plan["methods"]):
         return {"embedded": 0}
     with backtests.scratch(settings) as folder:
         product = product_settings(settings, plan, folder)
@@ -239,6 +241,8 @@ def recommend_as_of(
     others = [name for name in plan["methods"] if name in PEERS]
     if others:
         earlier = _known(settings, plan, known.cut - duration(plan["every"]))
+        if peers.TEXT in others:
+            known, earlier = _with_text(settings, plan, known), _with_text(settings, plan, earlier)
         choice = _window(settings, plan, earlier)
         facts["choice_pairs"] = len(choice.users)
     for name in others:
@@ -259,6 +263,22 @@ def recommend_as_of(
         if name in lists
     ]
     return pa.concat_tables([LISTS.empty_table(), *tables]), facts, ranking
+
+
+def _with_text(settings: Settings, plan: Plan, known: Known) -> Known:
+    """What is known, with the text vectors of the items as of then."""
+    if not known.items:
+        return known
+    with backtests.scratch(settings) as folder:
+        product = product_settings(settings, plan, folder)
+        candidate = plan_rebuild(product, known.cut, snapshot=plan["lake_snapshot"])["candidate"]
+        embed_texts(product, candidate)
+        keep_texts(product, candidate)
+        state = publications.candidate(product, candidate)
+        with lake.connect(settings) as connection:
+            items = behaviour.items(connection, plan["lake_snapshot"], known.cut)
+        text = centred(*item_text_vectors(product, state, items))
+    return replace(known, history=replace(known.history, text=text))
 
 
 def _run_product(

@@ -45,10 +45,24 @@ def centred_text_vectors(
 ) -> tuple[list[str | None], NDArray[np.float32]]:
     """Text hash and text vector of each item as the vector table has it: less the mean, of norm 1; zeros without a text."""
     hashes, raw = item_text_vectors(settings, state, items)
+    return hashes, centred(hashes, raw, text_mean(settings, state))
+
+
+def centred(
+    hashes: list[str | None], raw: NDArray[np.float32], mean: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Text vectors less a mean, by default their own, of norm 1; zeros without a text."""
     described = np.array([name is not None for name in hashes], dtype=bool)
-    return hashes, np.where(described[:, None], unit(raw - text_mean(settings, state)), np.float32(0)).astype(
-        np.float32
-    )
+    if mean is None:
+        mean = mean_of_described(hashes, raw)
+    return np.where(described[:, None], unit(raw - mean), np.float32(0)).astype(np.float32)
+
+
+def mean_of_described(hashes: list[str | None], raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean vector of the items that have a text; zeros where none has."""
+    described = np.array([name is not None for name in hashes], dtype=bool)
+    mean = raw[described].mean(axis=0, dtype=np.float64) if described.any() else np.zeros(raw.shape[1])
+    return mean.astype(np.float32)
 
 
 def text_mean(settings: Settings, state: dict[str, Any]) -> NDArray[np.float32]:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from include.models.candidates import Histories, Sources, fit, text_neighbours
+from include.models.candidates import Histories, Relations, Sources, fit, relate, text_neighbours
 from include.models.interests import MICROSECONDS_PER_DAY
 from include.models.ranker import Example, Pool, Ranker, pool, taken, train
 from include.settings import Settings, Surface
 from include.steps.item_texts import centred_text_vectors
-from include.steps.plan import SOURCES, ranker_kind
+from include.steps.plan import SOURCES, hourly_trends, ranker_kind
 from include.stores import artefacts, behaviour, lake
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,13 @@ ENOUGH_PAIRS = 2000
 """Users of all windows, from which on no more than `ranker.windows` of them are learned from."""
 
 MOST_WINDOWS = 24
+RELATED_WINDOWS = 3
+"""Windows for which items' relations are learned once, as of the start of the oldest: it costs most of a window."""
+
+HOURS = (0.0, 6.0, 12.0, 18.0)
+"""By so much earlier windows begin, in turns, where trends are hourly: what the last hour is worth depends on the time of day.
+Lists of daily trends are always made at one hour, T's own, and are better learned from windows that begin at it."""
+
 LEAST_HISTORY = 0.3
 """Share of the interactions that lies before the earliest window: what is learned of a start needs a past."""
 
@@ -86,22 +93,19 @@ def read_past(settings: Settings, state: dict[str, Any]) -> Past:
     )
 
 
-def _fit(settings: Settings, past: Past, day: float, window_days: float) -> Sources:
-    return fit(
-        past.histories,
-        past.near,
-        past.first_day,
-        day,
-        regularisation=settings.item_factors.regularisation,
-        recent_days=max(7.0, window_days),
-        max_items=settings.item_factors.max_items,
-    )
+def _relate(settings: Settings, past: Past, day: float) -> Relations:
+    factors = settings.item_factors
+    return relate(past.histories, past.near, day, regularisation=factors.regularisation, max_items=factors.max_items)
+
+
+def _fit(past: Past, relations: Relations, day: float, window_days: float) -> Sources:
+    return fit(past.histories, relations, past.first_day, day, recent_days=max(7.0, window_days))
 
 
 def fit_sources(settings: Settings, past: Past, description: dict[str, Any]) -> str:
     """Fit the candidate sources as of the lists' T; returns the artefact's id."""
     window = window_days(settings, past)
-    tensors = _fit(settings, past, past.day, window).tensors()
+    tensors = _fit(past, _relate(settings, past, past.day), past.day, window).tensors()
     return artefacts.write(settings, SOURCES, tensors, {**description, "items": past.item_ids, "window_days": window})
 
 
@@ -126,14 +130,18 @@ def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
     length, found, users = window_days(settings, past), [], 0
     random = np.random.default_rng(settings.seed)
     total = len(past.histories.item)
+    related, several_hours = 0, hourly_trends(settings)
     for back in range(1, MOST_WINDOWS + 1):
-        start = past.day - back * length
+        start = window_start(past.day, length, back, several_hours=several_hours)
         before = past.histories.before(start)
         if len(before.item) < max(1.0, LEAST_HISTORY * total):
             break
         if back > settings.ranker.windows and users >= ENOUGH_PAIRS:
             break
-        example = _example(settings, past, before, start, length, random, repeats=repeats)
+        if back > related:
+            related = back + RELATED_WINDOWS - 1
+            relations = _relate(settings, past, window_start(past.day, length, related, several_hours=several_hours))
+        example = _example(settings, past, before, relations, start, length, random, repeats=repeats)
         if example is not None:
             found.append(example)
             users += example.users
@@ -141,10 +149,17 @@ def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
     return found
 
 
+def window_start(day: float, length: float, back: int, *, several_hours: bool) -> float:
+    """When a window before T begins, in days. The newest ends at T; shorter ones than a day begin at several hours anyway."""
+    earlier = HOURS[(back - 1) % len(HOURS)] / 24 if several_hours and length >= 1 else 0.0
+    return day - back * length - earlier
+
+
 def _example(
     settings: Settings,
     past: Past,
     before: Histories,
+    relations: Relations,
     start: float,
     length: float,
     random: np.random.Generator,
@@ -160,12 +175,13 @@ def _example(
         users = np.sort(random.choice(users, settings.ranker.users_per_window, replace=False))
     if len(users) == 0:
         return None
-    sources = _fit(settings, past, start, length)
+    sources = _fit(past, relations, start, length)
     pools = pool_in_blocks(sources, before.only(users), past.eligible(start), repeats=repeats)
     place = np.full(past.histories.shape[0], -1)
     place[users] = np.arange(len(users))
     own = place[user] >= 0
-    return Example(pools, taken(pools, place[user[own]], item[own], past.histories.shape[1]))
+    # Of the whole pools only one window's are held at once.
+    return Example(pools, taken(pools, place[user[own]], item[own], past.histories.shape[1])).sampled(random)
 
 
 def users_at_once(items: int) -> int:

@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 TEXT_MEAN, ITEM_FACTORS, SOURCES = "text_mean", "item_factors", "sources"
 
 
+def hourly_trends(settings: Settings) -> bool:
+    """Whether a surface asks for them; then all have them, for they share one T."""
+    return any(surface.trends == "hourly" for surface in settings.surfaces)
+
+
 def ranker_kind(repeats: bool) -> str:
     """The kind of artefact that orders lists, of surfaces that show what a user had, or of those that do not."""
     return "ranker_repeats" if repeats else "ranker"
@@ -203,7 +208,7 @@ def plan_catching_up(settings: Settings, line: str) -> dict[str, Any]:
 
 def _relist(settings: Settings) -> str:
     """Whom an update lists anew."""
-    return "all" if any(surface.trends == "hourly" for surface in settings.surfaces) else "touched"
+    return "all" if hourly_trends(settings) else "touched"
 
 
 def _base(settings: Settings) -> publications.Manifest | None:
@@ -296,7 +301,7 @@ def matching(settings: Settings, encoder_id: str, lists: dict[str, Any]) -> dict
         TEXT_MEAN: {"encoder_id": encoder_id},
         ITEM_FACTORS: factors,
         SOURCES: learned | of_lists,
-        **dict.fromkeys(_ranker_kinds(settings), learned),
+        **dict.fromkeys(_ranker_kinds(settings), learned | {"hourly_trends": hourly_trends(settings)}),
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from include.models.interests import decayed_weights
 from include.settings import Settings
-from include.steps.item_texts import item_text_vectors
+from include.steps.item_texts import item_text_vectors, mean_of_described
 from include.steps.keep_texts import keep_texts
 from include.steps.plan import ITEM_FACTORS, SOURCES, TEXT_MEAN, matching, ranker_kind
 from include.steps.timing import timed
@@ -85,10 +85,9 @@ def _train_text_mean(settings: Settings, state: dict[str, Any]) -> str:
     with lake.connect(settings) as connection:
         items = behaviour.items(connection, state["lake_snapshot"], datetime.fromisoformat(state["as_of"]))
     hashes, found = item_text_vectors(settings, state, items)
-    described = np.array([name is not None for name in hashes], dtype=bool)
-    mean = found[described].mean(axis=0, dtype=np.float64) if described.any() else np.zeros(found.shape[1])
-    description = {**_description(settings, state, TEXT_MEAN), "items": int(described.sum())}
-    return artefacts.write(settings, TEXT_MEAN, {"mean": mean.astype(np.float32)}, description)
+    described = sum(name is not None for name in hashes)
+    description = {**_description(settings, state, TEXT_MEAN), "items": described}
+    return artefacts.write(settings, TEXT_MEAN, {"mean": mean_of_described(hashes, found)}, description)
 
 
 def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
