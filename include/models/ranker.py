@@ -7,7 +7,7 @@ each standardised over the user's pool. Labels come from windows before T, each 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import lightgbm
 import numpy as np
@@ -141,16 +141,22 @@ def pool(
         few = (chosen.sum(axis=1) < least)[also[0]]
         chosen[also[0][few], also[1][few]] = True
     user, item = np.nonzero(chosen)
-    columns = [*_of_sources(found, sources, user, item), *_of_items(sources, item)]
-    columns += [*_of_users(sources, pairs, user), *_of_now(sources, len(item))]
+    columns = chain(
+        _of_sources(found, sources, user, item),
+        _of_items(sources, item),
+        _of_users(sources, pairs, user),
+        _of_now(sources, len(item)),
+    )
     if repeats:
-        columns += _of_own(sources, pairs, user, item)
+        columns = chain(columns, _of_own(sources, pairs, user, item))
+    # Halved as they come: all columns in double precision would be the most memory of a pool by far.
+    described = [(name, group, values.astype(np.float32)) for name, group, values in columns]
     return Pool(
         user=user,
         item=item,
-        features=np.stack([values for _, _, values in columns], axis=1).astype(np.float32),
-        names=tuple(name for name, _, _ in columns),
-        groups=tuple(group for _, group, _ in columns),
+        features=np.ascontiguousarray(np.array([values for _, _, values in described]).T),
+        names=tuple(name for name, _, _ in described),
+        groups=tuple(group for _, group, _ in described),
         users=users,
     )
 
@@ -197,13 +203,13 @@ def standardised(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArra
 
 def _centred(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
     """Values less the mean over each user's pool."""
-    return values - _means(values, user, sizes)[user]
+    return values - np.repeat(_means(values, user, sizes), sizes)
 
 
 def _deviation(centred: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
     """For each candidate the deviation of its user's pool; infinity where all are equal."""
     deviation = np.sqrt(_means(centred**2, user, sizes))
-    return np.where(deviation > 1e-9, deviation, np.inf)[user]
+    return np.repeat(np.where(deviation > 1e-9, deviation, np.inf), sizes)
 
 
 def _means(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
@@ -212,10 +218,14 @@ def _means(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.f
 
 def _ranks(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
     """1 for the best of a user's pool, then 1 / log2(rank + 1)."""
-    order = np.lexsort((-values, user))
-    found = np.empty(len(values))
-    found[order] = _places(sizes)
-    return 1.0 / np.log2(found + 2.0)
+    # A row of a matrix for each user: many short sorts are far quicker than one of all.
+    shape = len(sizes), int(sizes.max(initial=0))
+    row, place = user, _places(sizes)
+    own = np.full(shape, np.inf)
+    own[row, place] = -values
+    found = np.empty(shape)
+    np.put_along_axis(found, np.argsort(own, axis=1, kind="stable"), 1.0 / np.log2(np.arange(shape[1]) + 2.0)[None], 1)
+    return found[row, place]
 
 
 def _places(sizes: Ints) -> Ints:
@@ -327,11 +337,11 @@ class Ranker:
         assert pool.names == self.names, "a ranker orders pools with the features that it learned"
         sizes, found = pool.sizes, {group: np.zeros(len(pool.user)) for group in GROUPS}
         share = 1.0 if self.trees is None else LINEAR_SHARE
-        for column, group in enumerate(pool.groups):
+        for column, (group, values) in enumerate(zip(pool.groups, np.ascontiguousarray(pool.features.T), strict=True)):
             if group:
                 weight = self.coefficients[column] / self.deviation[column]
                 # Column by column: a product's bits would follow from how many rows it has.
-                found[group] += weight * pool.features[:, column].astype(np.float64)
+                found[group] += weight * values.astype(np.float64)
         linear = np.sum([found[group] for group in GROUPS], axis=0)
         scale = share / _deviation(_centred(linear, pool.user, sizes), pool.user, sizes)
         found = {group: _centred(values, pool.user, sizes) * scale for group, values in found.items()}
