@@ -5,7 +5,7 @@ Two models see the same features: a regularised logistic regression, and gradien
 each standardised over the user's pool. Labels come from windows before T, each with the features of its own start.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
@@ -111,7 +111,7 @@ def pool(
     *,
     repeats: bool,
     least: int = 0,
-    also: tuple[Ints, Ints] | None = None,
+    also: Callable[[Ints], tuple[Ints, Ints]] | None = None,
 ) -> Pool:
     """Gather the best items of every source for some users, and describe them.
 
@@ -121,7 +121,7 @@ def pool(
         eligible: (n,) items that can be listed.
         repeats: whether what a user had can be listed again.
         least: candidates that a user should have.
-        also: users and items that fill up the pools which would have fewer.
+        also: of users who would have fewer, gives pairs of user and item that fill up their pools.
     """
     users, n = histories.shape
     chosen = np.zeros((users, n), dtype=bool)
@@ -137,9 +137,9 @@ def pool(
     for popular in sources.popularity:
         chosen[:, listable[_largest(popular[listable], TOP_OF_EACH)]] = True
     chosen &= ~barred
-    if also is not None:
-        few = (chosen.sum(axis=1) < least)[also[0]]
-        chosen[also[0][few], also[1][few]] = True
+    few = np.flatnonzero(chosen.sum(axis=1) < least)
+    if also is not None and len(few):
+        chosen[also(few)] = True
     user, item = np.nonzero(chosen)
     columns = chain(
         _of_sources(found, sources, user, item),

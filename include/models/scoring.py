@@ -7,6 +7,7 @@ blend is one product of a query with the catalogue's matrix, up to a constant of
 """
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +127,13 @@ class Blend:
             "text_short": _scale(short, catalogue.text_covariance, surface.text_short),
             "behaviour": _scale(behaviour, catalogue.right_covariance, surface.behaviour),
         }
+
+    def only(self, rows: NDArray[np.int64]) -> "Blend":
+        """The same for some of the users."""
+        found = copy(self)
+        found.vectors = {name: values[rows] for name, values in self.vectors.items()}
+        found.scales = {name: values[rows] for name, values in self.scales.items()}
+        return found
 
     def _scaled(self, source: str) -> NDArray[np.float64]:
         return self.scales[source][:, None] * self.vectors[source].astype(np.float64)
@@ -267,7 +275,7 @@ def top_items(
     scores = np.full((m, k), np.nan, dtype=np.float32)
     eligible = np.arange(len(matrix)) if ineligible is None else np.flatnonzero(~ineligible)
     n = len(eligible)
-    if n == 0 or k == 0:
+    if 0 in (m, n, k):
         return positions, scores
     column = np.full(len(matrix), -1, dtype=np.int64)
     column[eligible] = np.arange(n)

@@ -378,13 +378,15 @@ def _plan(
     if why_full:
         base = None
     encoder_id = encoder.identify(settings.encoder)
-    everything = behaviour.items(connection, snapshot, as_of)
+    n_items = behaviour.item_count(connection, snapshot, as_of)
     if base is None:
         log.info("everything is computed anew: %s", why_full)
         users: list[str] = []
         items: list[str] = []
+        rows = None
     else:
         users, items = _touched(settings, connection, base, snapshot, as_of)
+        rows = behaviour.row_changes(connection, base["lake_snapshot"], snapshot)
     counts = _user_counts(connection, base, snapshot, as_of, users)
     context: dict[str, Any] = {"as_of": as_of.isoformat(), "lake_snapshot": snapshot, "item_vectors": None}
     for publication in (source, base if relist == "touched" else None):
@@ -405,6 +407,7 @@ def _plan(
         "why_full": why_full,
         "relist": "all" if base is None else relist,
         "lists": context,
+        "changed_rows": rows,
         "kinds": _kinds(settings, source),
         "artefacts": _choose_artefacts(settings, encoder_id, as_of, context, base, source),
         "shards": settings.shards,
@@ -413,7 +416,7 @@ def _plan(
         "gates": [],
         "run": {
             "users": {"touched": counts["total"] if base is None else len(users), **counts},
-            "items": {"touched": everything.num_rows if base is None else len(items), "total": everything.num_rows},
+            "items": {"touched": n_items if base is None else len(items), "total": n_items},
             "seconds": {},
         },
     }

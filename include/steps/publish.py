@@ -45,9 +45,8 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
     with writing(settings) as confirm:
         with lake.connect(settings) as connection:
             rows = batches.row_counts(connection, state["lake_snapshot"])
-        content = {
-            key: state[key] for key in state if key not in ("expected_gates", "kinds", "relist", "full", "shards")
-        }
+        own = ("expected_gates", "kinds", "relist", "full", "shards", "changed_rows")
+        content = {key: state[key] for key in state if key not in own}
         gates = [lake.gate(settings, state["lake_snapshot"]), *state["gates"]]
         if report is not None:
             content["run"] = {**content["run"], "report": report}

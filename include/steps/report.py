@@ -10,7 +10,7 @@ from include.models.comparison import QUANTILES
 from include.readable import readable
 from include.settings import Settings
 from include.steps.compare import TOP, VECTORS, lists_changed, users_moved
-from include.stores import behaviour, lake, pages, publications
+from include.stores import pages, publications
 
 NAMED = 20  # ids of touched users and items that a report names
 MOST = 10  # users that moved most
@@ -32,11 +32,9 @@ def change_report(settings: Settings, state: dict[str, Any], touched: dict[str, 
     if state["full"]:
         return None
     base = publications.manifest(settings, state["base"])
-    with lake.connect(settings) as connection:
-        rows = behaviour.row_changes(connection, base["lake_snapshot"], state["lake_snapshot"])
     return {
         "since": base["id"],
-        "rows": rows,
+        "rows": state["changed_rows"],
         **{kind: {"touched": len(touched[kind]), "ids": touched[kind][:NAMED]} for kind in ("users", "items")},
         "moved": users_moved(settings, base, state, MOST),
         "lists": lists_changed(settings, base, state),

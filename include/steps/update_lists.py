@@ -6,7 +6,9 @@ update of a few users leaves what a rebuild of everyone would give.
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,10 @@ from include.stores.parts import of_shard
 
 log = logging.getLogger(__name__)
 
+BestOf = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""Of some users, by their rows, the blend's best items: (users, length), -1 for none."""
+
+Filling = tuple[NDArray[np.int64], NDArray[np.int64]]
 BECAUSE = pa.list_(pa.struct([("item_id", pa.string()), ("share", pa.float32())]))
 
 
@@ -138,29 +144,54 @@ def _lists(
     seen = csr_array((np.ones(had.nnz, dtype=bool), had.indices, had.indptr), shape=had.shape)
 
     blend = Blend(surface, catalogue, long, short, behaved)
-    positions, _ = top_items(
-        blend.queries()[0],
-        catalogue.matrix,
-        surface.length,
-        excluded=None if surface.show_seen else seen,
-        ineligible=barred,
-        chunk=settings.users_per_chunk,
-    )
-    blended = blend.source_scores(positions)
+
+    def best_of(some: NDArray[np.int64]) -> NDArray[np.int64]:
+        found, _ = top_items(
+            blend.only(some).queries()[0],
+            catalogue.matrix,
+            surface.length,
+            excluded=None if surface.show_seen else seen[some],
+            ineligible=barred,
+            chunk=settings.users_per_chunk,
+        )
+        return found
+
     names = SOURCES if ranking is None else GROUPS
-    parts = {name: blended.get(name, np.zeros(positions.shape)) for name in names}
-    scores = np.round(np.sum([blended[name] for name in SOURCES], axis=0), DECIMALS)
-    # The product finds the items; the order follows from scores computed row by row, whatever the chunks were.
-    order = np.lexsort((positions, np.where(positions >= 0, -scores, np.inf)), axis=1)
-    positions = np.take_along_axis(positions, order, axis=1)
-    scores = np.take_along_axis(scores, order, axis=1)
-    parts = {name: np.take_along_axis(part, order, axis=1) for name, part in parts.items()}
+    positions = np.full((len(users), surface.length), -1)
+    scores = np.zeros(positions.shape)
+    parts = {name: np.zeros(positions.shape) for name in names}
     if ranking is not None:
-        done_by = Histories(user, item, days(event_ts), shape)
-        _rank(ranking, surface, catalogue, ~barred, done_by, positions, scores, parts)
+        _rank(
+            ranking,
+            surface,
+            catalogue,
+            ~barred,
+            Histories(user, item, days(event_ts), shape),
+            best_of,
+            positions,
+            scores,
+            parts,
+        )
+    # The ranker knows nothing of a user without a history.
+    left = np.setdiff1d(np.arange(len(users)), () if ranking is None else user)
+    positions[left], scores[left], blended = _by_blend(blend.only(left), best_of(left))
+    for name in SOURCES:
+        parts[name][left] = blended[name]
 
     because_item, because_share = blend.reasons(shares, positions, surface.reasons)
     return _table(users, catalogue, positions, scores, parts, because_item, because_share)
+
+
+def _by_blend(
+    blend: Blend, positions: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """Lists in the order of the blend: positions, scores, and what each source adds."""
+    parts = blend.source_scores(positions)
+    scores = np.round(np.sum([parts[name] for name in SOURCES], axis=0), DECIMALS)
+    # The product finds the items; the order follows from scores computed row by row, whatever the chunks were.
+    order = np.lexsort((positions, np.where(positions >= 0, -scores, np.inf)), axis=1)
+    positions, scores = (np.take_along_axis(each, order, axis=1) for each in (positions, scores))
+    return positions, scores, {name: np.take_along_axis(part, order, axis=1) for name, part in parts.items()}
 
 
 def _rank(
@@ -169,30 +200,37 @@ def _rank(
     catalogue: Catalogue,
     eligible: NDArray[np.bool_],
     histories: Histories,
+    best_of: BestOf,
     positions: NDArray[np.int64],
     scores: NDArray[np.float64],
     parts: dict[str, NDArray[np.float64]],
 ) -> None:
-    """Put the ranker's lists in the place of the blend's, for the users with a history; the blend's items fill up."""
+    """Fill in the ranker's lists of the users with a history; the blend's best items fill up pools that are too small."""
     if list(catalogue.item_ids) != ranking.items:
         raise TidemarkError("the candidate sources are of other items than the lists' catalogue: run `rebuild`")
     users = np.unique(histories.user)
     size = users_at_once(len(catalogue.item_ids))
     for start in range(0, len(users), size):
         rows = users[start : start + size]
-        user, place = np.nonzero(positions[rows] >= 0)
         chosen, items, total, added = ranked(
             ranking,
             histories.only(rows),
             eligible,
             repeats=surface.show_seen,
             length=surface.length,
-            also=(user, positions[rows][user, place]),
+            also=partial(_filling, best_of, rows),
         )
         positions[rows] = items
         scores[rows] = np.where(chosen >= 0, total[chosen], 0.0)
         for name in GROUPS:
             parts[name][rows] = np.where(chosen >= 0, added[name][chosen], 0.0)
+
+
+def _filling(best_of: BestOf, rows: NDArray[np.int64], few: NDArray[np.int64]) -> Filling:
+    """The blend's best items of a few of some users, as pairs of user and item."""
+    found = best_of(rows[few])
+    user, place = np.nonzero(found >= 0)
+    return few[user], found[user, place]
 
 
 def ranked(
@@ -202,7 +240,7 @@ def ranked(
     *,
     repeats: bool,
     length: int,
-    also: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    also: Callable[[NDArray[np.int64]], Filling] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
     """The ranker's lists of some users.
 

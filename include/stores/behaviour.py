@@ -17,6 +17,7 @@ from include.columns import Mart
 from include.errors import BadInput
 
 COUNTS = "event_ts < $as_of AND (excluded_at IS NULL OR excluded_at >= $as_of)"
+AVAILABLE = "coalesce(available_from <= $as_of, true) AND coalesce(available_until > $as_of, true)"
 HOLDS = "valid_from < $as_of AND (valid_to IS NULL OR valid_to >= $as_of)"
 
 
@@ -79,8 +80,7 @@ def items(
     chosen = "" if only is None else "AND item_id IN (SELECT unnest($only::VARCHAR[]))"
     return connection.execute(
         f"""
-        SELECT item_id, title, categories, description,
-               coalesce(available_from <= $as_of, true) AND coalesce(available_until > $as_of, true) AS available
+        SELECT item_id, title, categories, description, {AVAILABLE} AS available
         FROM {at(Mart.ITEMS, snapshot)}
         WHERE {HOLDS} {chosen}
         ORDER BY item_id
@@ -109,8 +109,18 @@ def item_spans(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: date
 
 def available_items(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> set[str]:
     """The items that can be listed at T."""
-    found = items(connection, snapshot, as_of)
-    return set(found.filter(found["available"])["item_id"].to_pylist())
+    rows = connection.execute(
+        f"SELECT item_id FROM {at(Mart.ITEMS, snapshot)} WHERE {HOLDS} AND {AVAILABLE}", {"as_of": naive(as_of)}
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def item_count(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> int:
+    """How many items there are as of T."""
+    query = f"SELECT count(*) FROM {at(Mart.ITEMS, snapshot)} WHERE {HOLDS}"
+    found = connection.execute(query, {"as_of": naive(as_of)}).fetchone()
+    assert found is not None
+    return int(found[0])
 
 
 def titles(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, only: list[str]) -> dict[str, str]:
@@ -393,10 +403,11 @@ def list_facts(
         WITH listed AS (
             SELECT user_id, unnest(items) AS item_id, unnest(scores) AS score, generate_subscripts(items, 1) AS rank FROM lists
         ), seen AS (
-            SELECT DISTINCT user_id, item_id FROM {at(Mart.INTERACTIONS, snapshot)} WHERE {COUNTS}
+            SELECT DISTINCT user_id, item_id FROM {at(Mart.INTERACTIONS, snapshot)} SEMI JOIN lists USING (user_id)
+            WHERE {COUNTS}
         ), available AS (
             SELECT item_id FROM {at(Mart.ITEMS, snapshot)}
-            WHERE {HOLDS} AND coalesce(available_from <= $as_of, true) AND coalesce(available_until > $as_of, true)
+            WHERE {HOLDS} AND {AVAILABLE}
         )
         SELECT listed.user_id, listed.item_id, rank, score,
                listed.item_id IN (FROM available) AS available, seen.user_id IS NOT NULL AS seen
@@ -407,7 +418,8 @@ def list_facts(
     users = connection.execute(
         f"""
         WITH had AS (
-            SELECT user_id, count(DISTINCT item_id) AS n FROM {at(Mart.INTERACTIONS, snapshot)} SEMI JOIN eligible USING (item_id)
+            SELECT user_id, count(DISTINCT item_id) AS n FROM {at(Mart.INTERACTIONS, snapshot)}
+            SEMI JOIN eligible USING (item_id) SEMI JOIN lists USING (user_id)
             WHERE {COUNTS} GROUP BY user_id
         )
         SELECT user_id, (SELECT count(*) FROM eligible) - if($show_seen, 0, coalesce(n, 0)) AS eligible, len(items) AS listed
@@ -440,9 +452,8 @@ def _changed(connection: duckdb.DuckDBPyConnection, table: str, key: str, before
     rows = connection.execute(
         f"""
         SELECT DISTINCT {key} FROM (
-            SELECT {RELEVANT[table]}, sum(if(change_type IN ('insert', 'update_postimage'), 1, -1)) AS net
-            FROM ducklake_table_changes('lake', 'main', '{table}', {before + 1}, {after})
-            GROUP BY ALL HAVING net <> 0
+            SELECT {RELEVANT[table]}, sum(net) AS left_over FROM {_net(connection, table, before, after)}
+            GROUP BY ALL HAVING left_over <> 0
         )
         """
     ).fetchall()
@@ -467,6 +478,13 @@ def net_changes(table: str, before: int, after: int) -> str:
     )"""
 
 
+def _net(connection: duckdb.DuckDBPyConnection, table: str, before: int, after: int) -> str:
+    """Name of a temporary table of `net_changes`, made once in a connection: reading the feed costs what whole files do."""
+    name = f"net_{table}_{int(before)}_{int(after)}"
+    connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {name} AS FROM {net_changes(table, before, after)}")
+    return name
+
+
 def count_changes(connection: duckdb.DuckDBPyConnection, net: str, key: tuple[str, ...]) -> dict[str, int]:
     """How many keys were added, changed and removed, of rows as `net_changes` gives them."""
     row = connection.execute(
@@ -486,7 +504,9 @@ def row_changes(connection: duckdb.DuckDBPyConnection, before: int, after: int) 
     """How many rows of each mart were added, changed and removed between two snapshots, by their keys."""
     if after <= before:
         return {table: dict.fromkeys(("added", "changed", "removed"), 0) for table in KEYS}
-    return {table: count_changes(connection, net_changes(table, before, after), key) for table, key in KEYS.items()}
+    return {
+        table: count_changes(connection, _net(connection, table, before, after), key) for table, key in KEYS.items()
+    }
 
 
 def _passed(

@@ -206,7 +206,13 @@ def _key(dataset: Any) -> str:
     return str(dataset.schema.names[0])
 
 
-def _written(dataset: Any, elsewhere: Any) -> set[str]:
+def _keys(dataset: Any, fragments: list[Any] | None = None) -> pa.Array:
+    """Keys of all rows, or of those in some fragments, in the order of the table."""
+    found = dataset.scanner(columns=[_key(dataset)], fragments=fragments).to_table()
+    return found[_key(dataset)].combine_chunks()
+
+
+def _written(dataset: Any, elsewhere: Any) -> pa.Array:
     """Keys of the rows in files that the other version does not have: all others are, row by row, the same in both."""
     shared = {file.path for fragment in elsewhere.get_fragments() for file in fragment.data_files()}
     own = [
@@ -214,10 +220,7 @@ def _written(dataset: Any, elsewhere: Any) -> set[str]:
         for fragment in dataset.get_fragments()
         if not shared.issuperset(file.path for file in fragment.data_files())
     ]
-    if not own:
-        return set()
-    found = dataset.scanner(columns=[_key(dataset)], fragments=own).to_table()
-    return set(found[_key(dataset)].to_pylist())
+    return _keys(dataset, own) if own else pa.array([], pa.string())
 
 
 def differing(settings: Settings, name: str, before: Version, after: Version) -> tuple[list[str], list[str], list[str]]:
@@ -228,9 +231,12 @@ def differing(settings: Settings, name: str, before: Version, after: Version) ->
     if before == after:
         return [], [], []
     one, other = _dataset(settings, name, before), _dataset(settings, name, after)
-    old, new = (set(each.to_table(columns=[_key(each)])[_key(each)].to_pylist()) for each in (one, other))
-    rewritten = (_written(one, other) | _written(other, one)) & old & new
-    return sorted(new - old), sorted(old - new), sorted(rewritten)
+    old, new = _keys(one), _keys(other)
+    went, came = (a.filter(pc.invert(pc.is_in(a, b))) for a, b in ((old, new), (new, old)))
+    written = pa.concat_arrays([_written(one, other), _written(other, one)]).unique()
+    alone = pa.concat_arrays([went, came])
+    rewritten = written.filter(pc.invert(pc.is_in(written, alone)))
+    return sorted(came.to_pylist()), sorted(went.to_pylist()), sorted(rewritten.to_pylist())
 
 
 def pairs(
@@ -245,7 +251,7 @@ def pairs(
     """The rows of some keys, which both versions have, as they were and as they are: a part at a time, in the order of keys."""
     sides = [_dataset(settings, name, version) for version in (before, after)]
     asked = pa.array(keys, pa.string())
-    places = [pc.index_in(asked, side.to_table(columns=[_key(side)])[_key(side)].combine_chunks()) for side in sides]
+    places = [pc.index_in(asked, _keys(side)) for side in sides]
     for start in range(0, len(keys), rows):
         first, second = (
             side.take(place.slice(start, rows).to_pylist(), columns=columns)
