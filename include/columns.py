@@ -25,6 +25,16 @@ class Column:
     REASONS: Final = "reasons"
 
 
+class Reason:
+    """Parts of a score in the reasons of lists, beside those of the ranker or of the blend."""
+
+    EXPLORATION: Final = "exploration"
+    """The place is kept for a new item: then it is all of the score, which is that of the place above."""
+
+    SEGMENT: Final = "segment"
+    """Of a user without a history: what popularity in the segment adds to the overall one."""
+
+
 class Mart:
     """Tables of the behaviour lake that are read outside dbt."""
 

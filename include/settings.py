@@ -145,10 +145,37 @@ class Surface(Group):
     popularity: float = Field(0.4, description="Weight of recent popularity.")
     popularity_half_life_days: Positive = Field(7.0, description="Half-life of an interaction's share in popularity.")
     reasons: int = Field(3, ge=1, le=10, description="Past items named as the reason of a recommendation.")
+    exploration: Share = Field(
+        0.05,
+        description="Share of a list's places that are kept for new items (see `cold_start`): with 0.05 every 20th. 0: none.",
+    )
     trends: Literal["daily", "hourly"] = Field(
         "daily",
         description="How old the totals (popularity, catalogue) may be that lists follow. Where one surface asks for hourly "
         "ones, every update lists everyone anew, on all surfaces, for they share one T.",
+    )
+
+
+AttributeName = Annotated[str, Field(pattern=r'^[^"\\]{1,200}$')]
+
+
+class ColdStart(Group):
+    """Users and items of whom little is known yet."""
+
+    new_item_days: Positive = Field(
+        7.0, description="An item is new that came to be in so many days before the T of lists, or since."
+    )
+    new_item_interactions: int = Field(
+        5, ge=1, description="An item with so many interactions before the T of lists is new no more."
+    )
+    segment_by: tuple[AttributeName, ...] = Field(
+        (),
+        description="Attributes of users, such as `country`: who has no history yet is shown what is popular among users with "
+        "the same values. None: what is popular overall.",
+    )
+    segment_evidence: Positive = Field(
+        1000.0,
+        description="Decayed interactions of a segment at which its own popularity counts as much as the overall one.",
     )
 
 
@@ -298,6 +325,7 @@ class Settings(BaseSettings):
     item_factors: ItemFactors = ItemFactors()
     ranker: Ranker = Ranker()
     surfaces: tuple[Surface, ...] = (Surface(),)
+    cold_start: ColdStart = ColdStart()
     gates: Gates = Gates()
     cleaning: Cleaning = Cleaning()
     retention: Retention = Retention()
@@ -404,7 +432,16 @@ class Settings(BaseSettings):
     def hash(self) -> str:
         """Hash of every setting that a result depends on (not where it is kept, nor how it is cut up)."""
         kept = self.model_dump_json(
-            include={"earliest_event", "encoder", "interests", "item_factors", "ranker", "surfaces", "seed"}
+            include={
+                "earliest_event",
+                "encoder",
+                "interests",
+                "item_factors",
+                "ranker",
+                "surfaces",
+                "cold_start",
+                "seed",
+            }
         )
         return hashlib.sha256(kept.encode()).hexdigest()[:16]
 

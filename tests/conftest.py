@@ -35,6 +35,12 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
+def text_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text vectors that homes share (`cache/texts`), so that each text is embedded once."""
+    return tmp_path_factory.mktemp("texts")
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The public data sets beside the repository; a test that needs them says so where they are absent."""
     if not SHARED.is_dir():

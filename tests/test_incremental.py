@@ -5,14 +5,12 @@ The marts are written directly (tests/test_clean.py holds dbt to them); everythi
 
 import shutil
 from datetime import datetime, timedelta
-from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from include.columns import VectorTable
-from include.settings import Settings
+from include.settings import ColdStart, Settings, Surface
 from include.steps.chain import STEPS
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.stores import lake, publications, vectors
@@ -29,9 +27,16 @@ CREATE TABLE fct_user_texts (event_key VARCHAR, user_id VARCHAR, item_id VARCHAR
     text VARCHAR, weight DOUBLE, excluded_at TIMESTAMP);
 CREATE TABLE dim_items (item_id VARCHAR, version INTEGER, valid_from TIMESTAMP, valid_to TIMESTAMP, described BOOLEAN,
     title VARCHAR, description VARCHAR, categories VARCHAR[], available_from TIMESTAMP, available_until TIMESTAMP);
-CREATE TABLE dim_users (user_id VARCHAR, described BOOLEAN, created_at TIMESTAMP);
+CREATE TABLE dim_users (user_id VARCHAR, described BOOLEAN, created_at TIMESTAMP, attributes VARCHAR);
 CREATE TABLE int_batches (landed_table VARCHAR, arrival_hour TIMESTAMP, n_landed BIGINT);
 """
+
+NEW_ITEM = "INSERT INTO dim_items VALUES (?, 1, ?, NULL, true, ?, NULL, ['things'], NULL, NULL)"
+COLD_START = {
+    "surfaces": (Surface(length=6, exploration=0.34),),
+    "cold_start": ColdStart(segment_by=("plan",), segment_evidence=5, new_item_days=1, new_item_interactions=3),
+}
+"""Lists so short, places for new items so many, and items new for so short a time that each matters."""
 
 hours = st.integers(0, 40)
 events = st.tuples(
@@ -52,6 +57,8 @@ changes = st.one_of(
     st.tuples(st.just("ends"), st.sampled_from(ITEMS), st.one_of(st.none(), hours)),
     st.tuples(st.just("vanish"), st.sampled_from(USERS)),
     st.tuples(st.just("newcomer"), st.sampled_from(["n1", "n2"])),
+    st.tuples(st.just("lands"), st.sampled_from(["x1", "x2", "x3"]), st.sampled_from(TITLES), st.integers(15, 26)),
+    st.tuples(st.just("plan"), st.sampled_from([*USERS, "n1", "n2"]), st.sampled_from(["free", "gold"])),
     st.tuples(st.just("rewrite"), st.sampled_from(USERS)),
 )
 
@@ -95,7 +102,13 @@ def apply(connection, change) -> None:
                 run(f"DELETE FROM {table} WHERE user_id = ?", [user])
         case ("newcomer", user):
             run("DELETE FROM dim_users WHERE user_id = ?", [user])
-            run("INSERT INTO dim_users VALUES (?, true, NULL)", [user])
+            run("INSERT INTO dim_users VALUES (?, true, NULL, NULL)", [user])
+        case ("lands", item, title, hour):
+            run("DELETE FROM dim_items WHERE item_id = ?", [item])
+            run(NEW_ITEM, [item, at(hour), title])
+        case ("plan", user, plan):
+            run("DELETE FROM dim_users WHERE user_id = ?", [user])
+            run("INSERT INTO dim_users VALUES (?, true, NULL, ?)", [user, f'{{"plan":"{plan}"}}'])
         case ("rewrite", user):
             run("CREATE OR REPLACE TEMP TABLE same AS SELECT * FROM fct_interactions WHERE user_id = ?", [user])
             run("DELETE FROM fct_interactions WHERE user_id = ?", [user])
@@ -124,12 +137,6 @@ def published(home: Settings, plan) -> publications.Manifest:
     return publications.add(home, {**state, "candidate": plan["candidate"]})
 
 
-@pytest.fixture(scope="module")
-def text_cache(tmp_path_factory) -> Path:
-    """Text vectors that all examples share, so that each text is embedded once."""
-    return tmp_path_factory.mktemp("texts")
-
-
 @settings(
     max_examples=6,
     deadline=None,
@@ -142,19 +149,16 @@ def text_cache(tmp_path_factory) -> Path:
     later=st.lists(st.tuples(st.lists(changes, max_size=5), st.integers(0, 6), st.booleans()), min_size=2, max_size=4),
 )
 def test_updates_leave_what_a_rebuild_gives(tmp_path_factory, text_cache, first, later):
-    home = Settings(home=tmp_path_factory.mktemp("home"))
+    home = Settings(home=tmp_path_factory.mktemp("home"), **COLD_START)
     (home.cache).mkdir(parents=True)
     (home.cache / "texts").symlink_to(text_cache)
     with lake.connect(home, read_only=False) as connection:
         for statement in TABLES.split(";")[:-1]:
             connection.execute(statement)
         for n, item in enumerate(ITEMS):
-            connection.execute(
-                "INSERT INTO dim_items VALUES (?, 1, ?, NULL, true, ?, NULL, ['things'], NULL, NULL)",
-                [item, START, TITLES[n % 5]],
-            )
+            connection.execute(NEW_ITEM, [item, START, TITLES[n % 5]])
         for user in USERS[:4]:
-            connection.execute("INSERT INTO dim_users VALUES (?, true, NULL)", [user])
+            connection.execute("INSERT INTO dim_users VALUES (?, true, NULL, NULL)", [user])
     hour = 20
     commit(home, first, hour)
     made = published(home, plan_recommend(home))

@@ -217,6 +217,23 @@ def popularity(histories: Histories, day: float, half_lives_days: Sequence[float
     )
 
 
+def shrunk(counts: NDArray[np.float64], overall: NDArray[np.float64], evidence: float) -> NDArray[np.float64]:
+    """Decayed interactions of each item as they would be if everybody were like the users of a segment.
+
+    The segment's own shares weigh n / (n + evidence), where n are its interactions; the overall ones weigh the rest.
+
+    Args:
+        counts: (n,) of the segment.
+        overall: (n,) of all users.
+        evidence: interactions at which both weigh the same.
+    """
+    own, total = counts.sum(), overall.sum()
+    if own == 0.0 or total == 0.0:
+        return overall
+    weight = own / (own + evidence)
+    return np.asarray(total * weight * counts / own + (1 - weight) * overall)
+
+
 @dataclass(frozen=True)
 class Relations:
     """(n, n) what having an item (row) says of others, ready to be kept."""

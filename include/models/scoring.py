@@ -8,7 +8,7 @@ blend is one product of a query with the catalogue's matrix, up to a constant of
 
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -74,6 +74,18 @@ class Catalogue:
             text_covariance=_covariance(text),
             right_mean=_mean(right),
             right_covariance=_covariance(right),
+        )
+
+    def with_more(self, item_ids: Sequence[str], text: Floats, left: Floats, right: Floats) -> "Catalogue":
+        """The same with further items behind it, of those that it does not hold: they can be explained, and are not scored."""
+        held = set(self.item_ids)
+        more = [row for row, item in enumerate(item_ids) if item not in held]
+        return replace(
+            self,
+            item_ids=np.concatenate([self.item_ids, np.asarray([item_ids[row] for row in more], dtype=object)]),
+            text=np.concatenate([self.text, text[more]]),
+            left=np.concatenate([self.left, left[more]]),
+            right=np.concatenate([self.right, right[more]]),
         )
 
 

@@ -53,7 +53,7 @@ def user_suite(surface: Surface) -> gx.ExpectationSuite:
             gxe.ExpectColumnPairValuesToBeEqual(
                 column_A="listed",
                 column_B="due",
-                notes=f"a list holds {surface.length} items, or all eligible ones where fewer",
+                notes=f"a list holds {surface.length} items, or all eligible ones where fewer, and new ones up to that length",
             ),
             gxe.ExpectColumnPairValuesToBeEqual(
                 column_A="listed", column_B="rows", notes="the lists hold as many rows of a user as were listed"
@@ -99,14 +99,17 @@ def check_recommendations(
     Args:
         lists: `user_id, item_id, rank` (from 1)`, score, available, seen`, one row an item of a list. `available` says
             whether the item exists and is available at T, `seen` whether the user already had it.
-        users: `user_id, eligible, listed`: how many items could be in the user's list, and how many are.
+        users: `user_id, eligible, new?, listed`: how many items must be in the user's list, as far as it goes, how many new ones
+            may be beside them, and how many are.
         expected_users: users who should have a list.
         eligible_items: items that could be in some list.
         listed_users: users who have a list, where `lists` and `users` hold only those whose list is new; by default
             all of `users`. How much of the catalogue the lists cover is judged only when all lists are there.
     """
     rows = users["user_id"].map(lists["user_id"].value_counts()).fillna(0).astype("int64")
-    lengths = users.assign(due=users["eligible"].clip(upper=surface.length), rows=rows)
+    least = users["eligible"].clip(upper=surface.length)
+    most = (users["eligible"] + users.get("new", 0)).clip(upper=surface.length)
+    lengths = users.assign(due=users["listed"].fillna(least).clip(lower=least, upper=most), rows=rows)
     whole = listed_users is None or listed_users <= len(users)
     coverage = pd.DataFrame(
         {

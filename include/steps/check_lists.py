@@ -9,6 +9,7 @@ from include.columns import VectorTable
 from include.quality.recommendations import check_recommendations
 from include.settings import Settings, Surface
 from include.steps.list_plan import ineligible
+from include.steps.new_items import explores, new_items
 from include.steps.timing import timed
 from include.stores import behaviour, lake, publications, vectors
 
@@ -43,13 +44,21 @@ def _check(settings: Settings, state: dict[str, Any], relisted: list[str] | None
     )
     ids = items["item_id"].to_pylist()
     eligible = [item for item, out in zip(ids, ineligible(settings, state, ids), strict=True) if not out]
+    found = new_items(settings, state).ids if len(explores(surface)) else []
+    new = sorted(set(found) - set(eligible))
     written = vectors.read(
         settings, state["encoder_id"], name, version, columns=["user_id", "items", "scores"], keys=relisted
     )
     keys = vectors.read(settings, state["encoder_id"], name, version, columns=["user_id"])
     with lake.connect(settings) as connection:
         facts, users = behaviour.list_facts(
-            connection, snapshot, as_of, written, pa.array(eligible, pa.string()), show_seen=surface.show_seen
+            connection,
+            snapshot,
+            as_of,
+            written,
+            pa.array(eligible, pa.string()),
+            pa.array(new, pa.string()),
+            show_seen=surface.show_seen,
         )
     return check_recommendations(
         facts.to_pandas(),
@@ -57,6 +66,6 @@ def _check(settings: Settings, state: dict[str, Any], relisted: list[str] | None
         surface=surface,
         listed_users=keys.num_rows,
         expected_users=state["run"]["users"]["total"],
-        eligible_items=len(eligible),
+        eligible_items=len(eligible) + len(new),
         settings=settings,
     )

@@ -1,9 +1,10 @@
-"""Join the shards of `update_users`: a new version of the user vectors."""
+"""Join the shards of `update_users`: a new version of the user vectors; and find whom new items concern."""
 
 from typing import Any
 
 from include.columns import VectorTable
 from include.settings import Settings
+from include.steps.new_items import relist_for_new_items
 from include.steps.tables import base_version, keep_parts
 from include.steps.timing import note_seconds, timed
 from include.steps.update_users import STEP, planned_users, user_inputs
@@ -11,10 +12,10 @@ from include.stores import publications
 
 
 def keep_users(settings: Settings, candidate: str) -> dict[str, Any]:
-    """Write the touched users' vectors over the base's version, or all of them anew.
+    """Write the touched users' vectors over the base's version, or all of them anew; then see who else is to be relisted.
 
     Returns:
-        The table: its version, and how many rows were written and taken away.
+        The table: its version, and how many rows were written and taken away; and what `relist_for_new_items` gives.
 
     Raises:
         TidemarkError: a shard's part is missing or is not what was planned.
@@ -34,4 +35,7 @@ def keep_users(settings: Settings, candidate: str) -> dict[str, Any]:
         )
     note_seconds(settings, candidate, STEP, seconds)
     publications.extend_candidate(settings, candidate, {"tables": {VectorTable.USERS: users}})
-    return users
+    with timed(settings, candidate, "relist_for_new_items"):
+        exploration = relist_for_new_items(settings, candidate)
+    publications.extend_candidate(settings, candidate, {"run": {"exploration": exploration}})
+    return {**users, **exploration}

@@ -408,6 +408,7 @@ def _plan(
         "relist": "all" if base is None else relist,
         "lists": context,
         "changed_rows": rows,
+        "segment_by": list(settings.cold_start.segment_by),
         "kinds": _kinds(settings, source),
         "artefacts": _choose_artefacts(settings, encoder_id, as_of, context, base, source),
         "shards": settings.shards,
@@ -466,7 +467,9 @@ def _touched(
     """Ids of users and items whose vectors may differ from the base's."""
     before, since = base["lake_snapshot"], _moment(base["as_of"])
     items = sorted(behaviour.touched_items(connection, before, snapshot, since, as_of))
-    users = behaviour.touched_users(connection, before, snapshot, since, as_of)
+    users = behaviour.touched_users(
+        connection, before, snapshot, since, as_of, segment_by=settings.cold_start.segment_by
+    )
     if items:
         users |= behaviour.users_of_items(
             connection, snapshot, _moved_items(settings, connection, base, snapshot, as_of, items)

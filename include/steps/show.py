@@ -1,13 +1,14 @@
 """What a person wants to see of one user or one item, as text."""
 
+import json
 from datetime import datetime
 from typing import Any
 
-from include.columns import VectorTable
+from include.columns import Reason, VectorTable
 from include.errors import BadInput
 from include.readable import readable
 from include.settings import Settings
-from include.stores import behaviour, lake, publications, vectors
+from include.stores import behaviour, lake, popularity, publications, vectors
 
 RECENT = 8
 LONGEST = 120  # characters of a title or an id
@@ -35,7 +36,10 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
         if name.startswith(VectorTable.recommendations(""))
     }
     if not any(lists.values()):
-        raise BadInput(f"user '{_shown(user_id)}' is not in publication {manifest['id']}")
+        raise BadInput(
+            f"user '{_shown(user_id)}' is not in publication {manifest['id']}: to an unknown user show recent popularity, "
+            f"which begins with {', '.join(map(_shown, _popular(settings, manifest, 3)))}"
+        )
     with lake.connect(settings) as connection:
         recent = behaviour.recent_events(connection, snapshot, as_of, user_id, RECENT)
         named = {row["item_id"] for row in recent if row["item_id"]}
@@ -46,7 +50,11 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
     vector = _row(settings, manifest, VectorTable.USERS, user_id)
     lines = [f"user {_shown(user_id)} in publication {manifest['id']} (as of {manifest['as_of']})"]
     if vector is None:
-        lines.append("  no history before T: recent popularity is shown")
+        names = manifest.get("segment_by", [])
+        with lake.connect(settings) as connection:
+            segment = behaviour.segments_of_users(connection, snapshot, [user_id], names).get(user_id)
+        among = "" if segment is None else f" among users with {_segment(names, segment)}"
+        lines.append(f"  no history before T: recent popularity{among} is shown")
     else:
         lines.append(f"  {vector['n_interactions']} interactions, the last event at {vector['last_event_ts']}")
     lines += [
@@ -65,8 +73,30 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
     return "\n".join(lines)
 
 
+def _popular(settings: Settings, manifest: publications.Manifest, most: int) -> list[str]:
+    """Titles of what was popular before the lists' T, by the half-life of the first surface, of what can be had."""
+    lists = manifest["lists"]
+    with lake.connect(settings) as connection:
+        snapshot, as_of = manifest["lake_snapshot"], datetime.fromisoformat(manifest["as_of"])
+        there = behaviour.available_items(connection, snapshot, as_of)
+        half_life = settings.surfaces[0].popularity_half_life_days
+        moment = (lists["lake_snapshot"], datetime.fromisoformat(lists["as_of"]))
+        counts = popularity.counts(settings, connection, *moment, half_life)
+        best = sorted(counts.keys() & there, key=lambda item: (-counts[item], item))[:most]
+        title = behaviour.titles(connection, snapshot, as_of, best)
+    return [title[item] for item in best]
+
+
+def _segment(names: list[str], segment: str) -> str:
+    """A segment as people read it."""
+    values = zip(names, json.loads(segment), strict=True)
+    return ", ".join(f"{_shown(name)} {'unknown' if value is None else _shown(value)}" for name, value in values)
+
+
 def _why(reasons: dict[str, Any], title: dict[str, str]) -> str:
     parts = [f"{name} {value:+.2f}" for name, value in reasons.items() if name != "because" and value]
+    if reasons.get(Reason.EXPLORATION):
+        parts = ["a place kept for new items, drawn by nearness of text and by chance"]
     because = ", ".join(_shown(title[entry["item_id"]]) for entry in reasons["because"])
     return ", ".join(parts) + (f"; because of {because}" if because else "")
 

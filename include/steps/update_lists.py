@@ -16,15 +16,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from include.columns import VectorTable
+from include.columns import Reason, VectorTable
 from include.errors import TidemarkError
 from include.models.candidates import Histories
+from include.models.exploration import placed
 from include.models.interests import decayed_weights
 from include.models.ranker import GROUPS, best, pool
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
 from include.settings import Settings, Surface
 from include.steps.learn_lists import Ranking, days, load_ranking, users_at_once
 from include.steps.list_plan import ineligible, list_inputs, planned_lists
+from include.steps.new_items import NewItems, drawn_for, explores, new_items
+from include.steps.unseen_lists import segment_lists
 from include.steps.update_users import behaviour_weights
 from include.stores import behaviour, lake, parts, popularity, publications, vectors
 from include.stores.parts import of_shard
@@ -52,9 +55,10 @@ def update_lists(settings: Settings, candidate: str, shard: int | None = None) -
         if mine:
             catalogue, barred = load_catalogue(settings, state, surface)
             ranking = load_ranking(settings, state, surface)
+            new = new_items(settings, state) if len(explores(surface)) else None
         for part in mine:
             start = time.monotonic()
-            rows = _lists(settings, state, surface, catalogue, barred, ranking, list(part.keys))
+            rows = _lists(settings, state, surface, catalogue, barred, ranking, new, list(part.keys))
             parts.write(settings, candidate, part, list_inputs(state), rows, time.monotonic() - start)
             log.info("%s: listed part %d of %d", surface.name, part.number + 1, part.of)
         written[surface.name] = sum(len(part.keys) for part in mine)
@@ -97,25 +101,49 @@ def _lists(
     catalogue: Catalogue,
     barred: NDArray[np.bool_],
     ranking: Ranking | None,
+    new: NewItems | None,
     users: list[str],
 ) -> pa.Table:
-    """The lists of some users as rows of the surface's table."""
-    as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
+    """The lists of some users as rows of the surface's table, in the order of the users."""
     known = vectors.read(
         settings, state["encoder_id"], VectorTable.USERS, state["tables"][VectorTable.USERS]["version"], keys=users
     )
-    place = {user: row for row, user in enumerate(users)}
-    rows = np.array([place[user] for user in known["user_id"].to_pylist()], dtype=np.int64)
+    names = [*(SOURCES if ranking is None else GROUPS)]
+    names += ([Reason.SEGMENT] if settings.cold_start.segment_by else []) + (
+        [] if new is None else [Reason.EXPLORATION]
+    )
+    rows = _lists_of_history(settings, state, surface, catalogue, barred, ranking, new, names, known)
+    unseen = sorted(set(users) - set(known["user_id"].to_pylist()))
+    if not unseen:
+        return rows
+    popular = segment_lists(settings, state, surface, catalogue, barred, unseen)
+    shape = popular.positions.shape
+    parts = {name: popular.parts.get(name, np.zeros(shape)) for name in names}
+    because = np.full((*shape, surface.reasons), -1, dtype=np.int64)
+    segments = [str(number) for number in range(shape[0])]
+    made = _table(
+        segments, catalogue, popular.positions, popular.scores, parts, because, np.zeros(because.shape, np.float32)
+    )
+    shown = made.take(pa.array(popular.of)).set_column(0, "user_id", pa.array(unseen, pa.string()))
+    return pa.concat_tables([rows, shown]).sort_by("user_id")
 
-    def spread(name: str) -> NDArray[np.float32]:
-        own = vectors.vector_array(known[name])
-        whole = np.zeros((len(users), own.shape[1]), dtype=np.float32)
-        whole[rows] = own
-        return whole
 
-    long, short, behaved = spread("long"), spread("short"), spread("behaviour")
-    last = np.full(len(users), np.datetime64(0, "us"))
-    last[rows] = np.asarray(known["last_event_ts"], dtype="datetime64[us]")
+def _lists_of_history(
+    settings: Settings,
+    state: dict[str, Any],
+    surface: Surface,
+    catalogue: Catalogue,
+    barred: NDArray[np.bool_],
+    ranking: Ranking | None,
+    new: NewItems | None,
+    names: list[str],
+    known: pa.Table,
+) -> pa.Table:
+    """The lists of users with a history, whose vectors are given; `names` are the parts of a score."""
+    as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
+    users = known["user_id"].to_pylist()
+    long, short, behaved = (vectors.vector_array(known[name]) for name in ("long", "short", "behaviour"))
+    last = np.asarray(known["last_event_ts"], dtype="datetime64[us]")
     with lake.connect(settings) as connection:
         history = behaviour.interactions(connection, snapshot, as_of, users, list(catalogue.item_ids))
     done = history.item >= 0
@@ -125,8 +153,7 @@ def _lists(
     shape = (len(users), len(catalogue.item_ids))
 
     def over_norm(found: csr_array, norm: str) -> csr_array:
-        norms = np.ones(len(users))
-        norms[rows] = np.asarray(known[norm])
+        norms = np.asarray(known[norm])
         found.data = found.data / np.repeat(np.where(norms == 0, 1.0, norms), np.diff(found.indptr))
         return found
 
@@ -156,7 +183,6 @@ def _lists(
         )
         return found
 
-    names = SOURCES if ranking is None else GROUPS
     positions = np.full((len(users), surface.length), -1)
     scores = np.zeros(positions.shape)
     parts = {name: np.zeros(positions.shape) for name in names}
@@ -178,6 +204,10 @@ def _lists(
     for name in SOURCES:
         parts[name][left] = blended[name]
 
+    if new is not None:
+        catalogue = blend.catalogue = catalogue.with_more(new.ids, new.text, new.left, new.right)
+        drawn = drawn_for(settings, state, surface, known, new)
+        positions, scores, parts = _with_new_items(catalogue, surface, new, drawn, positions, scores, parts)
     because_item, because_share = blend.reasons(shares, positions, surface.reasons)
     return _table(users, catalogue, positions, scores, parts, because_item, because_share)
 
@@ -252,6 +282,41 @@ def ranked(
     total = np.round(np.sum([added[name] for name in GROUPS], axis=0), DECIMALS)
     chosen, items = best(candidates, total, length)
     return chosen, items, total, added
+
+
+def _with_new_items(
+    catalogue: Catalogue,
+    surface: Surface,
+    new: NewItems,
+    drawn: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    parts: dict[str, NDArray[np.float64]],
+) -> tuple[NDArray[np.int64], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """Lists with drawn items at the places kept for them; such a place has the score of the one above it, as a part of its own."""
+    place = {item: position for position, item in enumerate(catalogue.item_ids)}
+    of_new = np.array([place[item] for item in new.ids], dtype=np.int64)
+    chosen = np.where(drawn >= 0, of_new[drawn], -1) if len(of_new) else drawn
+    source = placed(positions, chosen, explores(surface))
+    column, length = np.arange(surface.length), surface.length
+    kept = source >= length
+    ordinary = (source >= 0) & ~kept
+
+    def moved(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(ordinary, np.take_along_axis(values, np.clip(source, 0, length - 1), axis=1), 0.0)
+
+    above = np.maximum.accumulate(np.where(ordinary, column, -1), axis=1)
+    # Where nothing stands above, it is the first that stands below.
+    above = np.where(above >= 0, above, ordinary.argmax(axis=1)[:, None])
+    score = np.where(source >= 0, np.take_along_axis(moved(scores), above, axis=1), 0.0)
+
+    both = np.concatenate([positions, chosen], axis=1)
+    positions = np.where(source >= 0, np.take_along_axis(both, np.maximum(source, 0), axis=1), -1)
+    return (
+        positions,
+        score,
+        {name: moved(part) for name, part in parts.items()} | {Reason.EXPLORATION: np.where(kept, score, 0.0)},
+    )
 
 
 def _table(

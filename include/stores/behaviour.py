@@ -4,6 +4,7 @@ A row of `fct_interactions` or `fct_user_texts` counts as of T when it happened 
 (reversed, or its user found to be a bot) by an event before T.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,9 @@ from include.errors import BadInput
 
 COUNTS = "event_ts < $as_of AND (excluded_at IS NULL OR excluded_at >= $as_of)"
 AVAILABLE = "coalesce(available_from <= $as_of, true) AND coalesce(available_until > $as_of, true)"
+DECAYED = (
+    "sum(pow(0.5, date_diff('microsecond', event_ts, $as_of) / (86400e6 * $half_life)) ORDER BY event_ts, event_key)"
+)
 HOLDS = "valid_from < $as_of AND (valid_to IS NULL OR valid_to >= $as_of)"
 
 
@@ -107,6 +111,43 @@ def item_spans(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: date
     ).to_arrow_table()
 
 
+def new_items(
+    connection: duckdb.DuckDBPyConnection,
+    own: tuple[int, datetime],
+    lists: tuple[int, datetime],
+    *,
+    since: datetime,
+    fewer: int,
+    most: int,
+) -> list[str]:
+    """Items that can be had as of T and of which little was known as of the lists' T; sorted.
+
+    Args:
+        connection: the lake.
+        own: S and T.
+        lists: the lists' S and T.
+        since: no item that came to be before.
+        fewer: no item with as many interactions before the lists' T, or more.
+        most: so many, the newest ones; of equal ones by a hash of the id.
+    """
+    found = connection.execute(
+        f"""
+        WITH began AS (
+            SELECT item_id FROM {at(Mart.ITEMS, own[0])} GROUP BY item_id HAVING min(valid_from) >= $since
+        ), young AS (
+            SELECT item_id, valid_from FROM {at(Mart.ITEMS, own[0])} SEMI JOIN began USING (item_id)
+            WHERE {HOLDS} AND {AVAILABLE}
+        ), much AS (
+            SELECT item_id FROM {at(Mart.INTERACTIONS, lists[0])} SEMI JOIN young USING (item_id)
+            WHERE {COUNTS.replace("$as_of", "$lists_as_of")} GROUP BY item_id HAVING count(*) >= $fewer
+        )
+        SELECT item_id FROM young ANTI JOIN much USING (item_id) ORDER BY valid_from DESC, md5(item_id) LIMIT $most
+        """,
+        {"as_of": naive(own[1]), "lists_as_of": naive(lists[1]), "since": naive(since), "fewer": fewer, "most": most},
+    ).fetchall()
+    return sorted(row[0] for row in found)
+
+
 def available_items(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> set[str]:
     """The items that can be listed at T."""
     rows = connection.execute(
@@ -172,6 +213,44 @@ def user_counts(
     found = _known_users(connection, query, snapshot, as_of, only).fetchone()
     assert found is not None
     return dict(zip(("total", "with_history"), found, strict=True))
+
+
+def segment(names: Sequence[str]) -> str:
+    """SQL of the segment that a row of the users' mart is in: the values of some attributes, as JSON; NULL without any value."""
+    values = [f"""attributes ->> '$."{name.replace("'", "''")}"'""" for name in names]
+    return f"if(coalesce({', '.join(values)}) IS NULL, NULL, CAST(to_json([{', '.join(values)}]) AS VARCHAR))"
+
+
+def segments_of_users(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, user_ids: Sequence[str], names: Sequence[str]
+) -> dict[str, str]:
+    """The segment of each of the named users who is in one (see `segment`)."""
+    if not names:
+        return {}
+    rows = connection.execute(
+        f"""
+        SELECT user_id, {segment(names)} AS segment FROM {at(Mart.USERS, snapshot)}
+        WHERE user_id IN (SELECT unnest($only::VARCHAR[])) AND segment IS NOT NULL
+        """,
+        {"only": list(user_ids)},
+    ).fetchall()
+    return dict(rows)
+
+
+def segment_popularity(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, half_life_days: float, names: Sequence[str]
+) -> pa.Table:
+    """What `popularity` counts, of the users of each segment on its own: `segment, item_id, count`."""
+    return connection.execute(
+        f"""
+        WITH members AS (SELECT user_id, {segment(names)} AS segment FROM {at(Mart.USERS, snapshot)})
+        SELECT segment, item_id, {DECAYED} AS count
+        FROM {at(Mart.INTERACTIONS, snapshot)} JOIN members USING (user_id)
+        WHERE {COUNTS} AND segment IS NOT NULL
+        GROUP BY segment, item_id ORDER BY segment, item_id
+        """,
+        {"as_of": naive(as_of), "half_life": half_life_days},
+    ).to_arrow_table()
 
 
 def _known_users(
@@ -362,7 +441,7 @@ def popularity(
     """Interactions of each item before T, each halved for every half-life that lies between it and T."""
     rows = connection.execute(
         f"""
-        SELECT item_id, sum(pow(0.5, date_diff('microsecond', event_ts, $as_of) / (86400e6 * $half_life)) ORDER BY event_ts, event_key)
+        SELECT item_id, {DECAYED}
         FROM {at(Mart.INTERACTIONS, snapshot)}
         WHERE {COUNTS}
         GROUP BY item_id
@@ -378,6 +457,7 @@ def list_facts(
     as_of: datetime,
     lists: pa.Table,
     eligible: pa.Array,
+    new: pa.Array,
     *,
     show_seen: bool,
 ) -> tuple[pa.Table, pa.Table]:
@@ -389,14 +469,16 @@ def list_facts(
         as_of: T.
         lists: rows of `user_id, items, scores`.
         eligible: items that could be listed.
+        new: further items, for which lists keep places.
         show_seen: whether what a user had may be listed too.
 
     Returns:
         A row for each listed item (`user_id, item_id, rank, score, available, seen`), and one for each user (`user_id,
-        eligible, listed`; eligible leaves out what the user had).
+        eligible, new, listed`; eligible and new leave out what the user had).
     """
     connection.register("lists", lists)
     connection.register("eligible", pa.table({"item_id": eligible}))
+    connection.register("new", pa.table({"item_id": new}))
     parameters = {"as_of": naive(as_of)}
     facts = connection.execute(
         f"""
@@ -417,12 +499,16 @@ def list_facts(
     ).to_arrow_table()
     users = connection.execute(
         f"""
-        WITH had AS (
-            SELECT user_id, count(DISTINCT item_id) AS n FROM {at(Mart.INTERACTIONS, snapshot)}
-            SEMI JOIN eligible USING (item_id) SEMI JOIN lists USING (user_id)
+        WITH could AS (
+            SELECT item_id, false AS is_new FROM eligible UNION ALL SELECT item_id, true FROM new
+        ), had AS (
+            SELECT user_id, count(DISTINCT item_id) FILTER (NOT is_new) AS n, count(DISTINCT item_id) FILTER (is_new) AS n_new
+            FROM {at(Mart.INTERACTIONS, snapshot)} JOIN could USING (item_id) SEMI JOIN lists USING (user_id)
             WHERE {COUNTS} GROUP BY user_id
         )
-        SELECT user_id, (SELECT count(*) FROM eligible) - if($show_seen, 0, coalesce(n, 0)) AS eligible, len(items) AS listed
+        SELECT user_id, len(items) AS listed,
+               (SELECT count(*) FROM eligible) - if($show_seen, 0, coalesce(n, 0)) AS eligible,
+               (SELECT count(*) FROM new) - if($show_seen, 0, coalesce(n_new, 0)) AS new
         FROM lists LEFT JOIN had USING (user_id)
         """,
         parameters | {"show_seen": show_seen},
@@ -446,13 +532,29 @@ RELEVANT = {
 }
 
 
-def _changed(connection: duckdb.DuckDBPyConnection, table: str, key: str, before: int, after: int) -> set[str]:
+def relevant(table: str, segment_by: Sequence[str] = ()) -> str:
+    """The columns of a mart that vectors and lists follow from; of users also those that say which segment they are in."""
+    return (
+        f"{RELEVANT[table]}, {segment(segment_by)} AS segment"
+        if segment_by and table == Mart.USERS
+        else RELEVANT[table]
+    )
+
+
+def _changed(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    key: str,
+    before: int,
+    after: int,
+    segment_by: Sequence[str] = (),
+) -> set[str]:
     if after <= before:
         return set()
     rows = connection.execute(
         f"""
         SELECT DISTINCT {key} FROM (
-            SELECT {RELEVANT[table]}, sum(net) AS left_over FROM {_net(connection, table, before, after)}
+            SELECT {relevant(table, segment_by)}, sum(net) AS left_over FROM {_net(connection, table, before, after)}
             GROUP BY ALL HAVING left_over <> 0
         )
         """
@@ -524,15 +626,20 @@ def _passed(
 
 
 def touched_users(
-    connection: duckdb.DuckDBPyConnection, before: int, after: int, since: datetime, until: datetime
+    connection: duckdb.DuckDBPyConnection,
+    before: int,
+    after: int,
+    since: datetime,
+    until: datetime,
+    segment_by: Sequence[str] = (),
 ) -> set[str]:
-    """Users whose own rows changed between two snapshots, or of whom events lie between two T."""
+    """Users whose own rows changed between two snapshots, their segment too, or of whom events lie between two T."""
     span = {"since": naive(since), "until": naive(until)}
     found = set()
     for table in (Mart.INTERACTIONS, Mart.USER_TEXTS):
         found |= _changed(connection, table, "user_id", before, after)
         found |= _passed(connection, table, "user_id", ("event_ts", "excluded_at"), after, span)
-    found |= _changed(connection, Mart.USERS, "user_id", before, after)
+    found |= _changed(connection, Mart.USERS, "user_id", before, after, segment_by)
     return found | _passed(connection, Mart.USERS, "user_id", ("created_at",), after, span)
 
 
@@ -544,6 +651,19 @@ def touched_items(
     return _changed(connection, Mart.ITEMS, "item_id", before, after) | _passed(
         connection, Mart.ITEMS, "item_id", ("valid_from", "valid_to"), after, span
     )
+
+
+def users_of_each(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, item_ids: list[str]
+) -> list[tuple[str, str]]:
+    """Distinct pairs of user and item, of the named items, with an interaction before T."""
+    return connection.execute(
+        f"""
+        SELECT DISTINCT user_id, item_id FROM {at(Mart.INTERACTIONS, snapshot)}
+        WHERE item_id IN (SELECT unnest($items::VARCHAR[])) AND {COUNTS}
+        """,
+        {"as_of": naive(as_of), "items": item_ids},
+    ).fetchall()
 
 
 def users_of_items(connection: duckdb.DuckDBPyConnection, snapshot: int, item_ids: list[str]) -> set[str]:

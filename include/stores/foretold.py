@@ -1,5 +1,6 @@
 """What a dry run of a clean foretells: the rows that it would leave, beside those that are in the lake."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import duckdb
 from include.columns import Mart
 from include.settings import Settings
 from include.stores import lake
-from include.stores.behaviour import KEYS, RELEVANT, count_changes, users_of_items
+from include.stores.behaviour import KEYS, RELEVANT, count_changes, segment, users_of_items
 
 _EVENTS = (Mart.INTERACTIONS, Mart.USER_TEXTS)
 _DESCRIBED = {
@@ -45,12 +46,15 @@ def foretold(settings: Settings, folder: Path, touched: Path) -> dict[str, Any]:
     """
     if lake.exists(settings):
         with lake.connect(settings) as connection:
-            return _foretold(connection, folder, touched, cleaned=lake.has_table(connection, "int_batches"))
+            cleaned = lake.has_table(connection, "int_batches")
+            return _foretold(connection, folder, touched, settings.cold_start.segment_by, cleaned=cleaned)
     with duckdb.connect() as connection:
-        return _foretold(connection, folder, touched, cleaned=False)
+        return _foretold(connection, folder, touched, settings.cold_start.segment_by, cleaned=False)
 
 
-def _foretold(connection: duckdb.DuckDBPyConnection, folder: Path, touched: Path, *, cleaned: bool) -> dict[str, Any]:
+def _foretold(
+    connection: duckdb.DuckDBPyConnection, folder: Path, touched: Path, segment_by: Sequence[str], *, cleaned: bool
+) -> dict[str, Any]:
     recomputed = {
         "users": _ids(connection, "user_id", _ids_of(touched, "int_touched_profiles")),
         "items": _ids(connection, "item_id", _ids_of(touched, "int_touched_items")),
@@ -74,7 +78,8 @@ def _foretold(connection: duckdb.DuckDBPyConnection, folder: Path, touched: Path
         earlier = f"lake.main.{history} WHERE outcome = 'kept' AND {key[0]} IN (FROM {ids})" if cleaned else None
         rows[kind] = count_changes(connection, _net(fresh, earlier, columns), key)
         if kind == "user descriptions":
-            users |= _ids(connection, "user_id", _net(fresh, earlier, "user_id, created_at"))
+            own = f"user_id, created_at, {segment(segment_by)} AS segment" if segment_by else "user_id, created_at"
+            users |= _ids(connection, "user_id", _net(fresh, earlier, own))
             continue
         items |= _ids(connection, "item_id", _net(fresh, earlier, columns))
         texts = _ids(connection, "item_id", _net(fresh, earlier, _TEXT))

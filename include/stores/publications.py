@@ -97,6 +97,11 @@ def relisted(settings: Settings, name: str) -> list[str] | None:
     return users
 
 
+def relist(settings: Settings, name: str, users: list[str]) -> None:
+    """Say anew whose lists a candidate writes."""
+    files.write_json(candidate_folder(settings, name) / "relisted.json", {"users": users})
+
+
 def extend_candidate(settings: Settings, name: str, changes: dict[str, Any]) -> dict[str, Any]:
     """Add to a candidate's state, groups within it merged, and return it whole."""
     state = candidate(settings, name)
