@@ -2,7 +2,7 @@
 
 ## What
 Follows the lake: embeds new texts, moves the vectors of the users and items whose input changed, relists those users,
-and publishes. Where a surface asks for hourly trends, it lists everyone anew, as of its own T.
+puts items that landed into the places that lists keep for new items, and publishes. Where a surface asks for hourly trends, it lists everyone anew, as of its own T.
 
 ## Inputs → outputs
 The asset `gated_behaviour` (this run asks the lake what changed since the publication it builds on, so one run may

@@ -356,6 +356,11 @@ def publications_show(
     CONSOLE.print(
         f"  this run: {run_['users']['touched']:,} of {run_['users']['total']:,} users and {run_['items']['touched']:,} of {run_['items']['total']:,} items touched; {run_['texts']['embedded']:,} texts embedded, {run_['texts']['reused']:,} reused"
     )
+    if new := run_.get("exploration"):
+        CONSOLE.print(
+            f"  new items: {new['new_items']:,} have places in lists, {new['came']:,} of them since the base and {new['went']:,} no more, "
+            f"which changed the lists of {new['relisted']:,} other users"
+        )
     if "report" in run_:
         from include.steps.report import report_lines
 

@@ -174,7 +174,7 @@ class ColdStart(Group):
         "the same values. None: what is popular overall.",
     )
     segment_evidence: Positive = Field(
-        1000.0,
+        3000.0,
         description="Decayed interactions of a segment at which its own popularity counts as much as the overall one.",
     )
 
