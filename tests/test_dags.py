@@ -31,6 +31,7 @@ DAG_IDS = {
     "switch_encoder",
     "backtest_recommender",
     "compare_encoders",
+    "train_encoder_weekly",
 }
 CHAIN = [
     "plan",
@@ -255,7 +256,7 @@ def test_writers_wait_in_the_pool(facts: dict[str, Any]) -> None:
     outside = {name for name, task in tasks_of(facts) if task["pool"] != facts["pool"]}
     shards = {
         f"{dag}.{task}"
-        for dag in ("update_interests", "recommend_daily", "switch_encoder")
+        for dag in ("update_interests", "recommend_daily", "switch_encoder", "train_encoder_weekly")
         for task in ("embed_texts", "update_users", "update_lists")
     }
     assert outside == shards | {
@@ -273,6 +274,14 @@ def test_writers_wait_in_the_pool(facts: dict[str, Any]) -> None:
         "compare_encoders.plan_comparison",
         "compare_encoders.measure_encoder",
         "compare_encoders.report_comparison",
+        "train_encoder_weekly.plan_training",
+        "train_encoder_weekly.prepare_pairs",
+        "train_encoder_weekly.train_encoder",
+        "train_encoder_weekly.plan_trained_backtest",
+        "train_encoder_weekly.measure_encoder",
+        "train_encoder_weekly.decide",
+        "train_encoder_weekly.compare_challenger",
+        "train_encoder_weekly.approve",
     }
 
 
@@ -284,6 +293,8 @@ def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
         "recommend_daily.publish": ["publication"],
         "switch_encoder.publish": ["publication"],
         "switch_encoder.serve_challenger": ["publication"],
+        "train_encoder_weekly.publish": ["publication"],
+        "train_encoder_weekly.serve_challenger": ["publication"],
     }
     assert {name: dag["assets"] for name, dag in facts["dags"].items()} == {
         "clean_behaviour_hourly": [],
@@ -294,6 +305,7 @@ def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
         "switch_encoder": [],
         "backtest_recommender": [],
         "compare_encoders": [],
+        "train_encoder_weekly": [],
     }
 
 
@@ -354,12 +366,31 @@ def test_a_challenger_takes_the_same_chain_and_serves_only_behind_its_approval(f
     assert {tasks[name]["runbook"] for name in ("plan_challenger", *way[-4:])} == {"switch_encoder"}
 
 
+def test_a_trained_encoder_is_judged_before_it_challenges(facts: dict[str, Any]) -> None:
+    tasks = facts["dags"]["train_encoder_weekly"]["tasks"]
+    own = ["plan_training", "prepare_pairs", "train_encoder", "plan_trained_backtest", "measure_encoder", "decide"]
+    behind = ["compare_challenger", "approve", "serve_challenger", "reject_challenger"]
+    way = [*own, "plan_trained_challenger", *CHAIN[1:], *behind]
+    assert set(tasks) == set(way)
+    for before, after in pairwise(way):
+        assert after in tasks[before]["downstream"]
+    assert [name for name in own if tasks[name]["mapped"]] == ["train_encoder", "measure_encoder"]
+    # Where nothing was learned nothing is measured, and that is reported; a rejection is recorded. No failure is hidden.
+    assert {name: task["rule"] for name, task in tasks.items() if task["rule"] != "all_success"} == {
+        "decide": "none_failed",
+        "reject_challenger": "none_failed",
+    }
+    assert {tasks[name]["runbook"] for name in own if name != "measure_encoder"} == {"train_encoder_weekly"}
+
+
 def test_intervals_are_true_hours_and_days(facts: dict[str, Any]) -> None:
     hourly, daily = (facts["dags"][name] for name in ("clean_behaviour_hourly", "recommend_daily"))
     assert hourly["interval"] == ["2024-05-01T11:00:00+00:00", "2024-05-01T12:00:00+00:00"]
     assert daily["interval"] == ["2024-04-30T00:00:00+00:00", "2024-05-01T00:00:00+00:00"]
     nightly = facts["dags"]["maintain_stores_daily"]["interval"]
     assert nightly == ["2024-04-30T03:30:00+00:00", "2024-05-01T03:30:00+00:00"]
+    weekly = facts["dags"]["train_encoder_weekly"]["interval"]
+    assert weekly == ["2024-04-21T02:00:00+00:00", "2024-04-28T02:00:00+00:00"]
     for dag in facts["dags"].values():
         assert not dag["catchup"]
         assert dag["max_active_runs"] == 1

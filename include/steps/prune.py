@@ -8,7 +8,7 @@ from typing import Any
 
 from include.columns import VectorTable
 from include.models import encoder
-from include.settings import Settings
+from include.settings import TRAINED, Settings
 from include.stores import artefacts, lake, maintenance, pages, popularity, publications, vectors
 from include.stores.lock import writing
 
@@ -179,12 +179,18 @@ def _let_versions_go(settings: Settings, named: list[publications.Manifest], age
 
 def _let_artefacts_go(settings: Settings, entries: list[dict[str, Any]], age: timedelta) -> int:
     wanted = {name for entry in entries for name in entry.get("artefacts", {}).values()}
+    sources = {settings.encoder.source, *(entry.get("encoder", {}).get("source", "") for entry in entries)}
+    wanted |= {source.removeprefix(TRAINED) for source in sources}
     return _delete_old([settings.artefacts / name for name in artefacts.names(settings) if name not in wanted], age)
 
 
 def _let_texts_go(settings: Settings, entries: list[dict[str, Any]], age: timedelta) -> int:
-    """Text vectors go by the encoder: those of one that nothing names and that the settings do not name either."""
-    wanted = {entry["encoder_id"] for entry in entries if entry} | {encoder.identify(settings.encoder)}
+    """Text vectors go by the encoder: those of one that nothing names and that the settings do not name either.
+
+    Of a trained encoder those of the one below it stay, too: the next training learns on them.
+    """
+    own = {encoder.identify(each) for each in (settings.encoder, encoder.base(settings.encoder))}
+    wanted = {entry["encoder_id"] for entry in entries if entry} | own
     count = 0
     for encoder_id in vectors.text_encoders(settings):
         if encoder_id in wanted:

@@ -1,16 +1,11 @@
 """Join what the cuts of a backtest found: recommendations, metrics with intervals, and a page."""
 
-import io
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pyarrow as pa
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from include.errors import BadInput
@@ -22,10 +17,9 @@ from include.steps.backtest import LISTS, PRODUCT, Plan, out_folder
 from include.steps.freshness import CURVES, FRESHNESS
 from include.steps.judging import GROUPS, in_group
 from include.steps.plan import code_version
+from include.steps.plots import bars, lines
 from include.steps.report import rendered
 from include.stores import backtests
-
-logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
 
 METRICS = ("ndcg", "recall", "hit_rate", "mrr")
 COUNTS = (
@@ -170,16 +164,16 @@ def _page(found: dict[str, Any]) -> str:
     methods, k = found["methods"], found["backtest"]["k"]
     cuts = list(next(iter(methods.values()))["cuts"])
     plots = {
-        f"NDCG@{k} by cut": _lines({name: [each["cuts"][cut]["ndcg"] for cut in cuts] for name, each in methods.items()}, [cut[:16] for cut in cuts]),
-        f"NDCG@{k} by the length of the user's history": _bars({name: [each["user_groups"][group]["ndcg"] for group in GROUPS] for name, each in methods.items()}, list(GROUPS)),
-        f"NDCG@{k} of cold items": _bars({name: [each["cold_items"]["ndcg"]] for name, each in methods.items()}, ["cold items"]),
-        "Coverage": _bars({name: [each["coverage"]] for name, each in methods.items()}, ["share of the catalogue"]),
-        "Novelty": _bars({name: [each["novelty"]] for name, each in methods.items()}, ["bits"]),
+        f"NDCG@{k} by cut": lines({name: [each["cuts"][cut]["ndcg"] for cut in cuts] for name, each in methods.items()}, [cut[:16] for cut in cuts]),
+        f"NDCG@{k} by the length of the user's history": bars({name: [each["user_groups"][group]["ndcg"] for group in GROUPS] for name, each in methods.items()}, list(GROUPS)),
+        f"NDCG@{k} of cold items": bars({name: [each["cold_items"]["ndcg"]] for name, each in methods.items()}, ["cold items"]),
+        "Coverage": bars({name: [each["coverage"]] for name, each in methods.items()}, ["share of the catalogue"]),
+        "Novelty": bars({name: [each["novelty"]] for name, each in methods.items()}, ["bits"]),
     }  # fmt: skip
     if found.get(FRESHNESS, {}).get("curves"):
         curves = found[FRESHNESS]["curves"]
         cadences = list(next(iter(curves.values()))["cadences"])
-        plots[f"Freshness: NDCG@{k} of each hour, by how often lists are made anew"] = _lines(
+        plots[f"Freshness: NDCG@{k} of each hour, by how often lists are made anew"] = lines(
             {name: [each["cadences"][cadence]["ndcg"] for cadence in cadences] for name, each in curves.items()},
             cadences,
         )
@@ -191,41 +185,3 @@ def _page(found: dict[str, Any]) -> str:
 def ranked(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The methods, the best first."""
     return sorted(found["methods"].items(), key=lambda each: -each[1]["ndcg"])
-
-
-def _lines(series: dict[str, list[float | None]], labels: list[str]) -> Markup:
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for name, values in series.items():
-        axes.plot(
-            range(len(labels)),
-            np.array(values, dtype=float),
-            marker="o",
-            label=name,
-            linewidth=2.5 if name == PRODUCT else 1.2,
-        )
-    axes.set_xticks(range(len(labels)), labels, rotation=20 if len(labels) > 3 else 0)
-    return _svg(figure)
-
-
-def _bars(series: dict[str, list[float | None]], labels: list[str]) -> Markup:
-    figure = Figure(figsize=(8, 2.8), layout="constrained")
-    axes = figure.subplots()
-    width = 0.85 / len(series)
-    for number, (name, values) in enumerate(series.items()):
-        heights = [0.0 if value is None else value for value in values]
-        axes.bar(np.arange(len(labels)) + number * width, heights, width, label=name)
-    axes.set_xticks(np.arange(len(labels)) + width * (len(series) - 1) / 2, labels)
-    return _svg(figure)
-
-
-def _svg(figure: Figure) -> Markup:
-    """A figure as SVG for a page; equal figures give equal text."""
-    axes = figure.axes[0]
-    axes.set_ylim(bottom=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "tidemark", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return Markup(text.getvalue()[text.getvalue().index("<svg") :])  # noqa: S704 # of numbers and of our own names

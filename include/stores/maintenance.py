@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from include.settings import Settings
-from include.stores import backtests, files, lake
+from include.stores import backtests, files, lake, training
 
 REWRITE_DELETED = 0.5
 """Share of deleted rows from which a file of the lake is written anew without them."""
@@ -117,7 +117,7 @@ def leftovers(settings: Settings, grace: timedelta) -> list[Path]:
     `landing/` is not looked at: it belongs to those who deliver.
     """
     folders = (settings.lake, settings.vectors, settings.artefacts, settings.publications, settings.text_vectors)
-    found = [settings.work / "landed_rows", *backtests.scratch_folders(settings)]
+    found = [settings.work / "landed_rows", *backtests.scratch_folders(settings), *training.runs(settings)]
     for folder in folders:
         found += [path for path in folder.rglob(".*") if path.name.startswith(".tmp") or path.name.endswith(".tmp")]
     return [path for path in found if path.exists() and age(path) >= grace]
