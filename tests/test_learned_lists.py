@@ -107,7 +107,9 @@ def test_fresh_lists_take_sources_of_their_own_time_and_a_young_ranker(learned):
 
 def test_with_too_few_users_the_lists_keep_the_blend_and_say_so(learned, tmp_path):
     settings, _, _ = learned
-    few = settings.model_copy(update={"ranker": RANKER.model_copy(update={"min_users": 10_000})})
+    few = settings.model_copy(
+        update={"ranker": RANKER.model_copy(update={"min_users": 10_000}), "surfaces": (Surface(exploration=0),)}
+    )
     few.__dict__.pop("hash", None)
     made = published(few, plan_rebuild(few), gated=False)
     described = artefacts.describe(few, made["artefacts"]["ranker"])
@@ -115,7 +117,8 @@ def test_with_too_few_users_the_lists_keep_the_blend_and_say_so(learned, tmp_pat
     assert "10000 are needed" in described["why"]
     table = made["tables"]["recommendations_home"]
     rows = vectors.read(few, made["encoder_id"], "recommendations_home", table["version"]).to_pylist()
-    assert not any("trees" in reasons for row in rows for reasons in row["reasons"])
+    named = {name for row in rows for reasons in row["reasons"] for name in reasons}
+    assert not named & {"trees", "exploration", "segment"}
 
 
 def test_hourly_trends_reach_users_without_new_events_and_a_rebuild_gives_the_same(tmp_path):

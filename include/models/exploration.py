@@ -87,9 +87,9 @@ def draw(
     rough[barred] = -np.inf
     looked = min(most + MARGIN, n)
     near = np.sort(np.argpartition(-rough, looked - 1, axis=1)[:, :looked], axis=1)
-    # The product finds them; what orders them is summed row by row, so that it depends on no other user.
-    wide = text[near].astype(np.float64)
-    cosine = np.max([(wide * own[:, None, :].astype(np.float64)).sum(axis=2) for own in interests], axis=0)
+    # The product finds them; what orders them is a product of each user's own, so that it depends on no other user.
+    wide = text.astype(np.float64)[near]
+    cosine = np.max([(wide @ own.astype(np.float64)[:, :, None])[:, :, 0] for own in interests], axis=0)
     exact = np.round(cosine / TEMPERATURE + np.take_along_axis(noise, near, axis=1), DECIMALS)
     exact = np.where(np.isfinite(np.take_along_axis(rough, near, axis=1)), exact, -np.inf)
     order = np.lexsort((near, -exact), axis=1)[:, :most]
