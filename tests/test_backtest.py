@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.bench_neural_peers import PEERS as OUTSIDE
+from benchmarks.bench_neural_peers import export, judged
 from include.errors import BadInput
 from include.models import peers
 from include.models.peers import PEERS
 from include.settings import Ranker, Settings, Surface
-from include.steps.backtest import METHODS, backtest_cut, plan_backtest, recommend_as_of
+from include.steps.backtest import METHODS, backtest_cut, known_at, plan_backtest, recommend_as_of, window_after
 from include.steps.land import land
 from include.steps.report_backtest import report_backtest
 from include.stores import backtests, behaviour, maintenance
@@ -135,6 +137,77 @@ def test_without_the_as_of_condition_the_future_shows(whole, users, honest, monk
     monkeypatch.setattr(behaviour, guard, opened)
     leaked = recommended(whole, users, methods)
     assert [name for name in methods if leaked[name].equals(honest[name])] == []
+
+
+def exported(settings: Settings, folder: Path) -> set[str]:
+    """Names of the exported tables, as `moment/table`, that hold what the cut could not know."""
+    plan = plan_backtest(settings, every="3h", cuts=1, methods=["popularity"])
+    export(settings, plan, folder)
+    found = set()
+    for moment, before in (("earlier", CUT - timedelta(hours=3)), ("cut", CUT)):
+        done = pq.read_table(folder / moment / "interactions.parquet").to_pylist()
+        assert done
+        if any(row["event_ts"].replace(tzinfo=UTC) >= before for row in done):
+            found.add(f"{moment}/interactions")
+        for row in pq.read_table(folder / moment / "items.parquet").to_pylist():
+            if row["item_id"].startswith("new") or row["title"] == "amber harbour":
+                found.add(f"{moment}/items")
+    return found
+
+
+def test_what_methods_outside_are_given_holds_nothing_of_the_window_behind_the_cut(whole, tmp_path):
+    assert exported(whole, tmp_path) == set()
+    targets = pq.read_table(tmp_path / "earlier" / "targets.parquet").to_pylist()
+    done = {(row["user_id"], row["item_id"]) for row in past() if CUT - timedelta(hours=3) <= at(row)}
+    assert targets
+    assert {(row["user_id"], row["item_id"]) for row in targets} <= done
+    assert not (tmp_path / "cut" / "targets.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("guard", "opened", "seen_in"),
+    [
+        ("COUNTS", "$as_of IS NOT NULL", {"earlier/interactions", "cut/interactions"}),
+        ("HOLDS", "valid_to IS NULL AND $as_of IS NOT NULL", {"earlier/items", "cut/items"}),
+    ],
+)
+def test_without_the_as_of_condition_they_are_given_the_future(whole, tmp_path, monkeypatch, guard, opened, seen_in):
+    monkeypatch.setattr(behaviour, guard, opened)
+    assert exported(whole, tmp_path) == seen_in
+
+
+def test_lists_that_come_back_are_judged_as_the_backtest_judges_its_own(whole, tmp_path):
+    """One method lists what users then did, and the other nothing right; the file is all that is read of them."""
+    plan = plan_backtest(whole, every="3h", cuts=1, k=5, methods=["popularity"])
+    export(whole, plan, tmp_path)
+    known = known_at(whole, plan, CUT)
+    window = window_after(whole, plan, known)
+    lists, _, _ = recommend_as_of(whole, plan, CUT.isoformat(), window.users)
+    best, none = OUTSIDE
+    rows = []
+    for number, user in enumerate(window.users):
+        right = {known.items[item] for item in window.targets[[number]].indices}
+        wrong = [item for item in known.items if item not in right | seen(user, CUT)]
+        rows += [(best, user, rank, item) for rank, item in enumerate(sorted(right)[:5], start=1)]
+        rows += [(none, user, rank, item) for rank, item in enumerate(wrong[:5], start=1)]
+    write_lists(tmp_path, rows)
+    found, counts = judged(whole, plan, tmp_path, lists)
+    assert list(found) == ["popularity", *OUTSIDE]
+    assert counts["pairs"] == len(window.users)
+    assert (found[best]["ndcg"], found[none]["ndcg"]) == (1.0, 0.0)
+    assert 0 < found["popularity"]["ndcg"] < 1
+    assert found[best]["ratio"]["ratio"] == pytest.approx(found["popularity"]["ndcg"])
+
+    user = window.users[0]
+    write_lists(tmp_path, [(best, user, 1, min(seen(user, CUT) & set(known.items)))])
+    with pytest.raises(SystemExit, match="items that were not to be recommended"):
+        judged(whole, plan, tmp_path, lists)
+
+
+def write_lists(folder: Path, rows: list[tuple[str, str, int, str]]) -> None:
+    columns = dict(zip(("method", "user_id", "rank", "item_id"), map(list, zip(*rows, strict=True)), strict=True))
+    table = pa.table({"cut": [CUT] * len(rows), **columns, "score": [1.0] * len(rows)})
+    pq.write_table(table, folder / "recommendations.parquet")
 
 
 def kept(settings: Settings) -> dict[Path, int]:

@@ -189,10 +189,10 @@ def backtest_cut(settings: Settings, plan: Plan, cut: str, progress: Progress = 
     Returns:
         The facts of the cut: counts of pairs and targets, the peers' settings, what was refused, gates that failed.
     """
-    known = _known(settings, plan, datetime.fromisoformat(cut))
-    window = _window(settings, plan, known)
+    known = known_at(settings, plan, datetime.fromisoformat(cut))
+    window = window_after(settings, plan, known)
     lists, facts, ranking = recommend_as_of(settings, plan, cut, window.users, progress)
-    pairs, of_lists = _judge(plan, known, window, lists)
+    pairs, of_lists = judge(plan, known, window, lists)
     facts = {"cut": cut, **window.counts, **facts, **of_lists}
     tables = {"recommendations": lists, "pairs": pairs}
     if plan["freshness"]:
@@ -209,7 +209,8 @@ def _surface(settings: Settings, name: str) -> Surface:
     return found[name]
 
 
-def _known(settings: Settings, plan: Plan, cut: datetime) -> Known:
+def known_at(settings: Settings, plan: Plan, cut: datetime) -> Known:
+    """What the plan's snapshot says of the time before a cut."""
     snapshot = plan["lake_snapshot"]
     with lake.connect(settings) as connection:
         if not behaviour.has_snapshot(connection, snapshot):
@@ -217,7 +218,7 @@ def _known(settings: Settings, plan: Plan, cut: datetime) -> Known:
         return known_as_of(connection, snapshot, cut)
 
 
-def _window(settings: Settings, plan: Plan, known: Known) -> Window:
+def window_after(settings: Settings, plan: Plan, known: Known) -> Window:
     """Whom to recommend to as of a cut, and what they then did with items that were known."""
     with lake.connect(settings) as connection:
         end = known.cut + duration(plan["every"])
@@ -243,7 +244,7 @@ def recommend_as_of(
         is measured, what ranks the product's lists.
     """
     ranking = None
-    known = _known(settings, plan, datetime.fromisoformat(cut))
+    known = known_at(settings, plan, datetime.fromisoformat(cut))
     lists: dict[str, pa.Table] = {}
     facts: dict[str, Any] = {"settings": {}, "choice_pairs": 0, "refused": {}, "gates": []}
     if {PRODUCT, VECTORS} & set(plan["methods"]):
@@ -261,10 +262,10 @@ def recommend_as_of(
                 progress(VECTORS)
     others = [name for name in plan["methods"] if name in PEERS]
     if others:
-        earlier = _known(settings, plan, known.cut - duration(plan["every"]))
+        earlier = known_at(settings, plan, known.cut - duration(plan["every"]))
         if peers.TEXT in others:
             known, earlier = _with_text(settings, plan, known), _with_text(settings, plan, earlier)
-        choice = _window(settings, plan, earlier)
+        choice = window_after(settings, plan, earlier)
         facts["choice_pairs"] = len(choice.users)
     for name in others:
         if name == REPEATS and not plan["show_seen"]:
@@ -400,7 +401,7 @@ def _lists(plan: Plan, known: Known, users: list[str], scores: peers.Scores, chu
     )
 
 
-def _judge(plan: Plan, known: Known, window: Window, lists: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
+def judge(plan: Plan, known: Known, window: Window, lists: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
     """Metrics of each pair and method, and coverage and novelty of each method's lists."""
     row = {user: number for number, user in enumerate(window.users)}
     column = {item: number for number, item in enumerate(known.items)}
