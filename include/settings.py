@@ -128,6 +128,15 @@ class ItemFactors(Group):
         6000, ge=10, description="Only this many most-used items get factors (memory grows with the square)."
     )
     half_life_days: Positive = Field(180.0, description="Half-life of an interaction's share in what is most used.")
+    own_evidence: Positive = Field(
+        10.0,
+        description="Evidence, in interactions, at which an item's own factors weigh as much as its text neighbours'.",
+    )
+    neighbours_weight: float = Field(
+        2.0,
+        ge=0.0,
+        description="What text neighbours say an item takes is multiplied by this; 0 borrows nothing of it.",
+    )
     max_age_days: Positive = Field(7.0, description="`recommend_daily` retrains older factors.")
 
 

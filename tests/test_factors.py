@@ -1,10 +1,21 @@
 """EASE in vector form against its definition."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from include.models.factors import REACH_POWER, item_to_item, train_item_factors
+from include.models import factors
+from include.models.factors import (
+    REACH_POWER,
+    Lenders,
+    expected_interactions,
+    item_to_item,
+    train_item_factors,
+    with_borrowed,
+)
+from include.models.interests import unit
 
 
 def marks(users=80, items=25, seed=0):
@@ -97,3 +108,98 @@ def test_an_item_that_nobody_used_scores_nothing():
     left, right = train_item_factors(csr_array(x), dimensions=25, regularisation=5.0, seed=1)
     assert np.abs(left[7] @ right.T).max() < 1e-6
     assert np.abs(left @ right[7]).max() < 1e-6
+
+
+# Borrowed from text neighbours
+
+FACTORED, ITEMS, DIMENSIONS, EVIDENCE = 60, 90, 5, 4.0
+
+
+def described(seed: int = 7):
+    """Items of which the first have factors; some have no text, and some have the same one."""
+    random = np.random.default_rng(seed)
+    text = random.normal(size=(ITEMS, 6))
+    text[:, 0] += 1  # most are somewhat alike
+    text = unit(text)
+    text[::9] = 0.0
+    text[[4, 11, 20, 70, 71]] = text[3]
+    text[[30, 31]] = text[32]
+    left, right = random.normal(size=(2, FACTORED, DIMENSIONS)).astype(np.float32)
+    had_by = random.integers(1, 12, FACTORED).astype(np.float64)
+    place = np.where(np.arange(ITEMS) < FACTORED, np.arange(ITEMS), -1)
+    exposure = np.concatenate([had_by + 2, random.uniform(0, 3, ITEMS - FACTORED)])
+    return text, left, right, had_by / (had_by + EVIDENCE), place, exposure
+
+
+def borrow(text, left, right, trust, place, exposure, rows=slice(None), text_then=None):
+    lenders = Lenders.of_items((text if text_then is None else text_then)[:FACTORED], left, right, trust)
+    return with_borrowed(lenders, text[rows], place[rows], exposure[rows], own_evidence=EVIDENCE, neighbours_weight=1.5)
+
+
+def test_borrowed_factors_equal_a_plain_loop(monkeypatch):
+    monkeypatch.setattr(factors, "TEXT_NEIGHBOURS", 7)
+    monkeypatch.setattr(factors, "ITEMS_AT_ONCE", 16)
+    text, left, right, trust, place, exposure = described()
+    found = borrow(text, left, right, trust, place, exposure)
+    for i in range(ITEMS):
+        kinds: dict[bytes, list[int]] = {}
+        for j in range(FACTORED):
+            if text[j].any() and j != i:
+                kinds.setdefault(text[j].tobytes(), []).append(j)
+        cosine = {kind: float(text[i].astype(np.float64) @ text[js[0]]) for kind, js in kinds.items()}
+        nearest = [kind for kind in sorted(kinds, key=lambda kind: -cosine[kind])[:7] if cosine[kind] > 0]
+        weight = {j: math.exp(10 * (cosine[kind] - 1)) * trust[j] for kind in nearest for j in kinds[kind]}
+        own = [part[i] if i < FACTORED else np.zeros(DIMENSIONS) for part in (left, right)]
+        known = [trust[i] if i < FACTORED else 0.0, exposure[i] / (exposure[i] + EVIDENCE)]
+        for part, one, share, times, values in zip(found, own, known, (1.0, 1.5), (left, right), strict=True):
+            expected = one
+            if weight:
+                mean = sum(weight[j] * values[j].astype(np.float64) for j in weight) / sum(weight.values())
+                expected = share * one + times * (1 - share) * mean
+            np.testing.assert_allclose(part[i], expected, rtol=1e-4, atol=1e-5)
+    assert found[0].dtype == found[1].dtype == np.float32
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_an_item_borrows_has_the_same_bits_whatever_is_computed_beside_it(seed):
+    given = described(seed)
+    whole = borrow(*given)
+    rows = np.sort(np.random.default_rng(seed).choice(ITEMS, 13, replace=False))
+    for row in (*([each] for each in rows), rows):
+        part = borrow(*given, rows=row)
+        assert [each.tobytes() for each in part] == [each[row].tobytes() for each in whole]
+
+
+def test_an_item_lends_nothing_to_itself_even_when_its_text_changed():
+    text, left, right, trust, place, exposure = described()
+    changed = text.copy()
+    changed[4] = text[8]  # it lends with the text that it had
+    before = borrow(changed, left, right, trust, place, exposure, text_then=text)
+    left, right = left.copy(), right.copy()
+    left[4] += 100
+    right[4] += 100
+    after = borrow(changed, left, right, trust, place, exposure, text_then=text)
+    for one, other, share in zip(before, after, (trust[4], exposure[4] / (exposure[4] + EVIDENCE)), strict=True):
+        np.testing.assert_allclose((other - one)[4], share * 100, rtol=1e-4)
+        assert (other - one)[11].min() > 1, "another item of its old text is lent it"
+
+
+def test_without_text_items_keep_their_own_factors():
+    text, left, right, trust, place, exposure = described()
+    for part, own in zip(borrow(0 * text, left, right, trust, place, exposure), (left, right), strict=True):
+        np.testing.assert_array_equal(part[:FACTORED], own)
+        assert not part[FACTORED:].any()
+    nothing = np.zeros((0, DIMENSIONS), dtype=np.float32)
+    lenders = Lenders.of_items(np.zeros((0, 6), np.float32), nothing, nothing, np.zeros(0))
+    none = np.full(ITEMS, -1)
+    for part in with_borrowed(lenders, text, none, exposure, own_evidence=EVIDENCE, neighbours_weight=1.0):
+        assert part.shape == (ITEMS, DIMENSIONS)
+        assert not part.any()
+
+
+def test_what_was_there_for_long_and_little_used_is_expected_to_have_been_used_more():
+    at = np.datetime64("2024-01-01", "us") + np.arange(10).astype("timedelta64[D]")
+    found = expected_interactions(at[[0, 4, 9]] - np.timedelta64(1, "h"), at, 4)
+    assert found.tolist() == [10 / 4, 6 / 4, 1 / 4]
+    assert expected_interactions(at[:1] + np.timedelta64(99, "D"), at, 4).tolist() == [0.0]
+    assert expected_interactions(at[:1], at[:0], 0).tolist() == [0.0]

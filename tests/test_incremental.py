@@ -54,6 +54,9 @@ changes = st.one_of(
     st.tuples(st.just("reverse"), st.integers(0, 25), hours),
     st.tuples(st.just("text"), st.integers(0, 5), st.sampled_from(USERS), st.sampled_from(TITLES[:4]), hours),
     st.tuples(st.just("title"), st.sampled_from(ITEMS), st.sampled_from(TITLES)),
+    st.tuples(
+        st.just("arrives"), st.sampled_from(["x1", "x2"]), st.sampled_from(TITLES), st.sampled_from(USERS), hours
+    ),
     st.tuples(st.just("ends"), st.sampled_from(ITEMS), st.one_of(st.none(), hours)),
     st.tuples(st.just("vanish"), st.sampled_from(USERS)),
     st.tuples(st.just("newcomer"), st.sampled_from(["n1", "n2"])),
@@ -93,6 +96,10 @@ def apply(connection, change) -> None:
             )
         case ("title", item, title):
             run("UPDATE dim_items SET title = ? WHERE item_id = ?", [title, item])
+        case ("arrives", item, title, user, hour):
+            run("DELETE FROM dim_items WHERE item_id = ?", [item])
+            run("INSERT INTO dim_items VALUES (?, 1, ?, NULL, true, ?, NULL, [], NULL, NULL)", [item, START, title])
+            apply(connection, ("event", item, user, item, hour, 1.0))
         case ("ends", item, hour):
             run(
                 "UPDATE dim_items SET available_until = ? WHERE item_id = ?", [None if hour is None else at(hour), item]

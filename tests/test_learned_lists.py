@@ -38,7 +38,12 @@ def learned(tmp_path_factory) -> tuple[Settings, dict[str, Any], dict[str, Any]]
         for n in range(6)
     ]
     new = {**rows[0], "event_id": "new", "user_id": "newcomer", "item_id": "i4", "event_ts": when.isoformat()}
-    landed(settings, folder / "later", [*more, new])
+    # An item that nobody knew when the factors were trained; its text is like those of others.
+    of_fresh = {**new, "event_id": "fresh", "user_id": "u0", "item_id": "fresh"}
+    landed(settings, folder / "later", [*more, new, of_fresh])
+    title = samples.items(ITEMS)[5]["title"]
+    items = samples.write(folder / "more.jsonl", [{"item_id": "fresh", "title": f"another {title}"}])
+    land(settings, items, format="canonical", arrival=samples.FIRST + timedelta(hours=HOURS))
     cleaned(settings)
     return settings, first, published(settings, plan_update(settings))
 
@@ -90,6 +95,16 @@ def test_an_update_keeps_sources_and_ranker_and_leaves_what_a_rebuild_gives(lear
     assert rebuilt["run"]["users"]["touched"] == rebuilt["run"]["users"]["total"]
     assert rebuilt["artefacts"] == update["artefacts"]
     same_exports(settings, rebuilt, settings, update, tmp_path)
+
+
+def test_an_item_that_landed_after_training_has_factors_at_once(learned):
+    settings, first, update = learned
+    facts = artefacts.describe(settings, update["artefacts"]["item_factors"])
+    assert "fresh" not in facts["items"] + facts["others"]
+    table = update["tables"]["item_vectors"]
+    row = vectors.read(settings, first["encoder_id"], "item_vectors", table["version"], keys=["fresh"]).to_pylist()[0]
+    assert any(row["left"])
+    assert any(row["right"])
 
 
 def test_fresh_lists_take_sources_of_their_own_time_and_a_young_ranker(learned):

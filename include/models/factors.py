@@ -4,15 +4,24 @@ EASE (H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019)
 row x of what the user had; B has a closed form. Its truncated singular value decomposition B ≈ U·S·Vᵀ gives every item a left
 vector (what having it says) and a right vector (what it takes to be recommended), so that x·B ≈ (Σ x_i·left_i)·right_p: a
 user vector that new events update at once.
+
+An item of little evidence borrows the factors of items with like texts, as its own are shrunk (neighbours by text are a
+kernel regression of factors on text: E. Nadaraya and G. Watson, 1964). So a new item has factors as soon as it has a text.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotri, spotrf, spotri
 from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 
+from include.models.products import PackedMatrix
+
 Matrix = NDArray[np.floating]
+Floats = NDArray[np.float32]
 
 
 REACH_POWER = 0.25
@@ -20,6 +29,18 @@ REACH_POWER = 0.25
 
 SPARSE_COST = 40
 """What an operation of a sparse product costs beside one of a dense inverse."""
+
+TEXT_NEIGHBOURS = 30
+TEXT_SHARPNESS = 10.0
+"""A text neighbour's weight is exp(this x its cosine), times how far its own factors are trusted."""
+
+ITEMS_AT_ONCE = 256
+"""Items whose neighbours are looked for together; some 50 MB."""
+
+NO_TRUST = 1e-9
+
+ROUNDING = 1e-5
+"""More than a product in single precision errs, of vectors of norm 1."""
 
 
 def item_to_item(marks: csr_array, regularisation: float, precision: type[np.floating] = np.float64) -> Matrix:
@@ -103,3 +124,156 @@ def train_item_factors(
     left[:, :rank] = u * np.sqrt(s) / reach[:, None]
     right[:, :rank] = vt.T * np.sqrt(s)
     return left, right
+
+
+def expected_interactions(
+    first_ts: NDArray[np.datetime64], event_ts: NDArray[np.datetime64], items: int
+) -> NDArray[np.float64]:
+    """(n,) how many interactions an item would have had on the average, had it been used like the others since it came to be.
+
+    An item that was there for long and was little used is known to be little used.
+
+    Args:
+        first_ts: (n,) when each came to be.
+        event_ts: (events,) when the interactions were that the average is of.
+        items: how many items they are on.
+    """
+    after = len(event_ts) - np.searchsorted(np.sort(event_ts), first_ts)
+    return np.asarray(after / max(items, 1), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Lenders:
+    """The distinct texts of items with factors, and what the items of each text have to lend.
+
+    Equal texts are one lender, so that copies of a text do not crowd out the others.
+    """
+
+    text: Floats
+    """(a, d) distinct, of norm 1."""
+
+    of: NDArray[np.int64]
+    """(f,) the lender that each item with factors is a part of; -1 without a text."""
+
+    parts: NDArray[np.int64]
+    """(a,) items in each."""
+
+    factors: NDArray[np.float64]
+    """(f, 2 k) left and right vectors side by side."""
+
+    trust: NDArray[np.float64]
+    """(f,) how far each item's own are trusted, 0 to 1."""
+
+    total: NDArray[np.float64]
+    """(a, 2 k + 1) sums over the items of each lender: factors times trust, and trust."""
+
+    @classmethod
+    def of_items(cls, text: Floats, left: Floats, right: Floats, trust: NDArray[np.float64]) -> "Lenders":
+        """Put lenders together.
+
+        Args:
+            text: (f, d) text vectors of items with factors, unit or zero.
+            left: (f, k) their left vectors.
+            right: (f, k) their right vectors.
+            trust: (f,) how far these are trusted, 0 to 1.
+        """
+        told = np.flatnonzero(text.any(axis=1))
+        distinct, place = np.unique(text[told], axis=0, return_inverse=True)
+        of = np.full(len(text), -1, dtype=np.int64)
+        of[told] = place.reshape(-1)
+        factors = np.concatenate([left, right], axis=1).astype(np.float64)
+        weighed = np.concatenate([factors * trust[:, None], trust[:, None]], axis=1)
+        # A sparse product sums in one order.
+        members = csr_array((np.ones(len(told)), (of[told], told)), shape=(len(distinct), len(text)))
+        parts = np.bincount(of[told], minlength=len(distinct)).astype(np.int64)
+        return cls(distinct, of, parts, factors, trust, np.asarray(members @ weighed))
+
+    def lend(self, text: Floats, place: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """What the nearest texts have to lend to some items; none lends to itself.
+
+        A row follows, to the last bit, from the item's own text and place: products in single precision only find who may be
+        near enough, and what is summed is computed row by row.
+
+        Args:
+            text: (n, d) text vectors, unit or zero.
+            place: (n,) which item with factors each one is; -1 for none.
+
+        Returns:
+            (n, 2 k) means of the factors of its text neighbours, and (n,) whether there are any.
+        """
+        found = np.zeros((len(text), self.factors.shape[1]))
+        some = np.zeros(len(text), dtype=bool)
+        if len(self.text) == 0:
+            return found, some
+        packed, wide = PackedMatrix(torch.from_numpy(self.text)), self.text.astype(np.float64)
+        told = np.flatnonzero(text.any(axis=1))
+        for start in range(0, len(told), ITEMS_AT_ONCE):
+            rows = told[start : start + ITEMS_AT_ONCE]
+            own = np.where(place[rows] >= 0, self.of[place[rows]], -1)
+            found[rows], some[rows] = self._lend(packed, wide, text[rows], place[rows], own)
+        return found, some
+
+    def _lend(
+        self,
+        packed: PackedMatrix,
+        wide: NDArray[np.float64],
+        text: Floats,
+        place: NDArray[np.int64],
+        own: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        n, most = len(text), min(TEXT_NEIGHBOURS, len(wide))
+        near = packed.product(torch.from_numpy(np.ascontiguousarray(text))).numpy()
+        alone = (own >= 0) & (self.parts[own] == 1)
+        near[alone, own[alone]] = -1.0
+        last = np.partition(near, near.shape[1] - most, axis=1)[:, near.shape[1] - most]
+        row, lender = np.nonzero(near >= np.maximum(last, 0.0)[:, None] - ROUNDING)
+        cosine = np.einsum("pd,pd->p", text.astype(np.float64)[row], wide[lender])
+        kept = (cosine > 0) & ~(alone[row] & (lender == own[row]))
+        order = np.lexsort((lender[kept], -cosine[kept], row[kept]))
+        row, lender, cosine = row[kept][order], lender[kept][order], cosine[kept][order]
+        nearest = np.arange(len(row)) - np.searchsorted(row, row) < most
+        row, lender = row[nearest], lender[nearest]
+        weight = np.exp(TEXT_SHARPNESS * (cosine[nearest] - 1.0))
+        sums = np.asarray(csr_array((weight, (row, lender)), shape=(n, len(wide))) @ self.total)
+        itself = lender == own[row]
+        row, weight = row[itself], (weight[itself] * self.trust[place[row[itself]]])[:, None]
+        sums[row] -= np.concatenate([weight * self.factors[place[row]], weight], axis=1)
+        mass = sums[:, -1:]
+        some = mass > NO_TRUST
+        return np.where(some, sums[:, :-1] / np.where(some, mass, 1.0), 0.0), some[:, 0]
+
+
+def with_borrowed(
+    lenders: Lenders,
+    text: Floats,
+    place: NDArray[np.int64],
+    exposure: NDArray[np.float64],
+    *,
+    own_evidence: float,
+    neighbours_weight: float,
+) -> tuple[Floats, Floats]:
+    """Left and right vectors of items: their own as far as they are trusted, and for the rest their text neighbours'.
+
+    Args:
+        lenders: the items with factors.
+        text: (n, d) text vectors of the items, unit or zero.
+        place: (n,) which item with factors each one is; -1 for none.
+        exposure: (n,) interactions that the item had or, if more, would have had on the average: what it takes is known so well.
+        own_evidence: at which own and borrowed weigh alike.
+        neighbours_weight: of borrowed right vectors: a mean of vectors is shorter than they are.
+
+    Returns:
+        (n, k) left and right vectors; an item without text neighbours keeps its own, or zeros.
+    """
+    borrowed, some = lenders.lend(text, place)
+    known = place >= 0
+    own, says = np.zeros_like(borrowed), np.zeros((len(place), 1))
+    own[known], says[known, 0] = lenders.factors[place[known]], lenders.trust[place[known]]
+    says = np.where(some[:, None], says, 1.0)
+    takes = np.where(some, exposure / (exposure + own_evidence), 1.0)[:, None]
+    left, right = np.split(own, 2, axis=1)
+    borrowed_left, borrowed_right = np.split(borrowed, 2, axis=1)
+    return (
+        (says * left + (1 - says) * borrowed_left).astype(np.float32),
+        (takes * right + neighbours_weight * (1 - takes) * borrowed_right).astype(np.float32),
+    )

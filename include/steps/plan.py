@@ -294,8 +294,12 @@ def _age_days(settings: Settings, artefact: str, as_of: datetime) -> float:
 
 def matching(settings: Settings, encoder_id: str, lists: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What an artefact of each kind must say of itself to be usable with these settings and for these lists."""
-    factors = {"settings": settings.item_factors.model_dump(exclude={"max_age_days"}), "seed": settings.seed}
-    learned = factors | {"encoder_id": encoder_id, "ranker": settings.ranker.model_dump(exclude={"max_age_days"})}
+    factors = {
+        "encoder_id": encoder_id,
+        "settings": settings.item_factors.model_dump(exclude={"max_age_days"}),
+        "seed": settings.seed,
+    }
+    learned = factors | {"ranker": settings.ranker.model_dump(exclude={"max_age_days"})}
     of_lists = {"lake_snapshot": lists["lake_snapshot"], "trained_until": lists["as_of"]}
     return {
         TEXT_MEAN: {"encoder_id": encoder_id},

@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from include.models.interests import decayed_weights
 from include.settings import Settings
-from include.steps.item_texts import item_text_vectors, mean_of_described
+from include.steps.item_texts import centred_text_vectors, item_text_vectors, mean_of_described
 from include.steps.keep_texts import keep_texts
 from include.steps.plan import ITEM_FACTORS, SOURCES, TEXT_MEAN, matching, ranker_kind
 from include.steps.timing import timed
@@ -91,11 +92,13 @@ def _train_text_mean(settings: Settings, state: dict[str, Any]) -> str:
 
 
 def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
-    from include.models.factors import train_item_factors
+    from include.models.factors import expected_interactions, train_item_factors
 
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
     with lake.connect(settings) as connection:
         users = behaviour.users(connection, snapshot, as_of)
+        described = behaviour.items(connection, snapshot, as_of)
+        began = behaviour.item_spans(connection, snapshot, as_of)["first_from"].to_numpy().astype("datetime64[us]")
         used = behaviour.popularity(connection, snapshot, as_of, half_life_days=settings.item_factors.half_life_days)
         items = sorted(sorted(used, key=lambda item: (-used[item], item))[: settings.item_factors.max_items])
         done = behaviour.interactions(connection, snapshot, as_of, users, items)
@@ -119,5 +122,19 @@ def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
         regularisation=settings.item_factors.regularisation,
         seed=settings.seed,
     )
-    description = {**_description(settings, state, ITEM_FACTORS), "items": items, "users": len(users)}
-    return artefacts.write(settings, ITEM_FACTORS, {"left": left, "right": right}, description)
+    had_by = np.bincount(marks.indices, minlength=len(items)).astype(np.float64)
+    row = {item: position for position, item in enumerate(described["item_id"].to_pylist())}
+    place = np.array([row[item] for item in items], dtype=np.int64)
+    _, text = centred_text_vectors(settings, state, described.take(pa.array(place)))
+    exposure = expected_interactions(began, done.event_ts[known], len(items))
+    others = sorted(row.keys() - set(items))
+    tensors: artefacts.Tensors = {
+        "left": left,
+        "right": right,
+        "text": text,
+        "had_by": had_by,
+        "exposure": np.maximum(exposure[place], had_by),
+        "exposure_of_others": exposure[[row[item] for item in others]],
+    }
+    description = {**_description(settings, state, ITEM_FACTORS), "items": items, "others": others, "users": len(users)}
+    return artefacts.write(settings, ITEM_FACTORS, tensors, description)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.columns import VectorTable
+from include.models.factors import Lenders, with_borrowed
 from include.settings import Settings
 from include.steps.item_texts import centred_text_vectors
 from include.steps.plan import ITEM_FACTORS
@@ -75,23 +76,53 @@ def item_rows(settings: Settings, state: dict[str, Any], snapshot: int, as_of: s
     with lake.connect(settings) as connection:
         items = behaviour.items(connection, snapshot, datetime.fromisoformat(as_of), only)
     hashes, text = centred_text_vectors(settings, state, items)
-    factors, description = artefacts.read(settings, state["artefacts"][ITEM_FACTORS])
-    row = {item: position for position, item in enumerate(description["items"])}
     ids = items["item_id"].to_pylist()
-    positions = np.array([row.get(item, -1) for item in ids], dtype=np.int64)
+    left, right = _factors(settings, state, ids, text)
     return pa.table(
         {
             "item_id": pa.array(ids, pa.string()),
             "text": vectors.vector_column(text),
-            "left": vectors.vector_column(_rows(factors["left"], positions)),
-            "right": vectors.vector_column(_rows(factors["right"], positions)),
+            "left": vectors.vector_column(left),
+            "right": vectors.vector_column(right),
             "text_hash": pa.array(hashes, pa.string()),
         }
     )
 
 
-def _rows(matrix: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+def _factors(
+    settings: Settings, state: dict[str, Any], ids: list[str], text: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Left and right vectors of items with these texts: a function of the artefact and of each item's own text."""
+    tensors, description = artefacts.read(settings, state["artefacts"][ITEM_FACTORS])
+    place = _positions(description["items"], ids)
+    if "others" not in description:
+        # A publication of before items borrowed factors is rebuilt as it was.
+        return _rows(tensors["left"], place), _rows(tensors["right"], place)
+    used = description["settings"]
+    had_by = tensors["had_by"]
+    lenders = Lenders.of_items(
+        tensors["text"], tensors["left"], tensors["right"], had_by / (had_by + used["own_evidence"])
+    )
+    exposure = np.concatenate([tensors["exposure"], tensors["exposure_of_others"]])
+    known = _positions([*description["items"], *description["others"]], ids)
+    return with_borrowed(
+        lenders,
+        text,
+        place,
+        _rows(exposure[:, None], known)[:, 0],
+        own_evidence=used["own_evidence"],
+        neighbours_weight=used["neighbours_weight"],
+    )
+
+
+def _positions(of: list[str], ids: list[str]) -> NDArray[np.int64]:
+    """Where each id is in a list; -1 where it is not."""
+    row = {item: position for position, item in enumerate(of)}
+    return np.array([row.get(item, -1) for item in ids], dtype=np.int64)
+
+
+def _rows(matrix: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
     """Rows of a matrix by position; zeros where the position is -1."""
-    found = np.zeros((len(positions), matrix.shape[1]), dtype=np.float32)
+    found = np.zeros((len(positions), matrix.shape[1]), dtype=matrix.dtype)
     found[positions >= 0] = matrix[positions[positions >= 0]]
     return found
