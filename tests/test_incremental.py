@@ -59,9 +59,8 @@ changes = st.one_of(
     ),
     st.tuples(st.just("ends"), st.sampled_from(ITEMS), st.one_of(st.none(), hours)),
     st.tuples(st.just("vanish"), st.sampled_from(USERS)),
-    st.tuples(st.just("newcomer"), st.sampled_from(["n1", "n2"])),
     st.tuples(st.just("lands"), st.sampled_from(["x1", "x2", "x3"]), st.sampled_from(TITLES), st.integers(15, 26)),
-    st.tuples(st.just("plan"), st.sampled_from([*USERS, "n1", "n2"]), st.sampled_from(["free", "gold"])),
+    st.tuples(st.just("plan"), st.sampled_from([*USERS, "n1", "n2"]), st.sampled_from([None, "free", "gold"])),
     st.tuples(st.just("rewrite"), st.sampled_from(USERS)),
 )
 
@@ -98,7 +97,7 @@ def apply(connection, change) -> None:
             run("UPDATE dim_items SET title = ? WHERE item_id = ?", [title, item])
         case ("arrives", item, title, user, hour):
             run("DELETE FROM dim_items WHERE item_id = ?", [item])
-            run("INSERT INTO dim_items VALUES (?, 1, ?, NULL, true, ?, NULL, [], NULL, NULL)", [item, START, title])
+            run(NEW_ITEM, [item, START, title])
             apply(connection, ("event", item, user, item, hour, 1.0))
         case ("ends", item, hour):
             run(
@@ -107,15 +106,12 @@ def apply(connection, change) -> None:
         case ("vanish", user):
             for table in ("fct_interactions", "fct_user_texts", "dim_users"):
                 run(f"DELETE FROM {table} WHERE user_id = ?", [user])
-        case ("newcomer", user):
-            run("DELETE FROM dim_users WHERE user_id = ?", [user])
-            run("INSERT INTO dim_users VALUES (?, true, NULL, NULL)", [user])
         case ("lands", item, title, hour):
             run("DELETE FROM dim_items WHERE item_id = ?", [item])
             run(NEW_ITEM, [item, at(hour), title])
         case ("plan", user, plan):
             run("DELETE FROM dim_users WHERE user_id = ?", [user])
-            run("INSERT INTO dim_users VALUES (?, true, NULL, ?)", [user, f'{{"plan":"{plan}"}}'])
+            run("INSERT INTO dim_users VALUES (?, true, NULL, ?)", [user, plan and f'{{"plan":"{plan}"}}'])
         case ("rewrite", user):
             run("CREATE OR REPLACE TEMP TABLE same AS SELECT * FROM fct_interactions WHERE user_id = ?", [user])
             run("DELETE FROM fct_interactions WHERE user_id = ?", [user])

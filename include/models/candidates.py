@@ -360,7 +360,7 @@ def _strongest_of_dense(matrix: NDArray[np.floating], most: int) -> csr_array:
     return csr_array((values[kept], columns[kept], indptr), shape=matrix.shape)
 
 
-def _ease(marks: csr_array, counts: NDArray[np.float64], regularisation: float, max_items: int) -> csr_array:
+def _ease(marks: csr_array, counts: NDArray[np.floating], regularisation: float, max_items: int) -> csr_array:
     n = marks.shape[1]
     used = np.sort(np.lexsort((np.arange(n), -counts))[:max_items])
     used = used[counts[used] > 0]

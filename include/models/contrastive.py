@@ -301,7 +301,7 @@ class Trainer:
                     }
 
     def _saved(self) -> Saved:
-        tensors = {}
+        tensors: dict[str, NDArray[np.float32]] = {}
         for name, own in self._named.items():
             state = self._optimiser.state[own]
             parts = {"now": own.detach(), "best": self._best[name]}
