@@ -175,13 +175,14 @@ Columns = Iterator[tuple[str, str, NDArray[np.float64]]]
 
 
 def _of_sources(found: dict[str, csr_array], sources: Sources, user: Ints, item: Ints) -> Columns:
-    shape = next(iter(found.values())).shape
-    sizes = np.bincount(user, minlength=shape[0])
-    dense = np.zeros(shape)
+    users, n = next(iter(found.values())).shape
+    sizes, wanted = np.bincount(user, minlength=users), user * n + item
+    dense = np.zeros(users * n)
     for name, values in found.items():
-        at = entries(values)
+        row, column = entries(values)
+        at = row * n + column
         dense[at] = values.data
-        raw = dense[user, item]
+        raw = dense[wanted]
         dense[at] = 0.0
         yield from _three(name, _GROUP_OF[name], raw, user, sizes)
     for name, popular in zip(POPULAR, sources.popularity, strict=True):
