@@ -30,6 +30,8 @@ from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_conte
 from include.dag_challengers import HOURS_TO_DECIDE, challenge, hours_to_decide
 from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, run_step, work_of
 
+BACKTEST = "backtest"  # XCom key
+
 
 @dag(
     schedule=CronDataIntervalTimetable("0 2 * * 0", timezone="UTC"),
@@ -87,15 +89,17 @@ def train_encoder_weekly() -> None:
         get_current_context()["way"] = way
         return run_step(train_encoder, plan, way)
 
-    @task(multiple_outputs=True)
-    def plan_trained_backtest(plan: dict[str, Any]) -> dict[str, Any]:
+    @task
+    def plan_trained_backtest(plan: dict[str, Any]) -> list[dict[str, Any]]:
         """Choose the way that gained most in the later window, and plan its backtest beside what serves."""
         from include.steps.train_encoder import plan_trained_backtest
 
         backtest = run_step(plan_trained_backtest, plan)
         comparison = backtest["comparison"]
         encoders = [] if comparison is None else comparison["encoders"]
-        return {"backtest": backtest, "work": [{"comparison": comparison, "encoder": each} for each in encoders]}
+        # Airflow maps tasks over what a task returns, and over no other key.
+        get_current_context()["ti"].xcom_push(BACKTEST, backtest)
+        return [{"comparison": comparison, "encoder": each} for each in encoders]
 
     @task(
         map_index_template="{{ encoder_id }}",
@@ -124,10 +128,10 @@ def train_encoder_weekly() -> None:
         return work_of(run_step(plan_trained_challenger, decision))
 
     plan = plan_training()
-    backtest = plan_trained_backtest(plan)
-    train_encoder.expand_kwargs(prepare_pairs(plan)) >> backtest
-    decision = decide(plan, backtest["backtest"])
-    measure_encoder.expand_kwargs(backtest["work"]) >> decision
+    work = plan_trained_backtest(plan)
+    train_encoder.expand_kwargs(prepare_pairs(plan)) >> work
+    decision = decide(plan, work[BACKTEST])
+    measure_encoder.expand_kwargs(work) >> decision
     challenge(plan_trained_challenger(decision))
 
 

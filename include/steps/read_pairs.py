@@ -1,6 +1,6 @@
 """What an encoder learns from: read as of the end of the training span, and as of the end of the window behind it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -154,7 +154,7 @@ def with_neighbours(lesson: Lesson, kinds: list[str], vectors: NDArray[np.float3
     if len(items) > MOST_NEIGHBOURS_AMONG:
         items = np.sort(np.random.default_rng(seed).choice(items, MOST_NEIGHBOURS_AMONG, replace=False))
     near = near_documents(vectors, np.unique(lesson.train.target), items, NEIGHBOURS)
-    return Lesson(**{**lesson.__dict__, "near": near})
+    return replace(lesson, near=near)
 
 
 def lesson_tensors(lesson: Lesson) -> dict[str, NDArray[Any]]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -296,7 +296,7 @@ def _learner(settings: Settings, plan: Plan, way: str, lesson: Any, documents: p
     def shorter(pairs: Pairs) -> Pairs:
         return Pairs(pairs.user, pairs.history[:, : own.lora_history], pairs.target)
 
-    lesson = type(lesson)(**{**lesson.__dict__, "train": shorter(lesson.train), "stop": shorter(lesson.stop)})
+    lesson = replace(lesson, train=shorter(lesson.train), stop=shorter(lesson.stop))
     rate, every = own.lora_learning_rate, own.lora_evaluate_every
     return lora, lesson, Pace(own.lora_batch, learning_rate=rate, evaluate_every=every, **shared)
 
