@@ -280,7 +280,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
 def test_withdrawn_events_come_back_when_delivered_again(told: Told) -> None:
     assert [told.outcomes(clean, "withdrawn") for clean in range(3)] == [
         {"interaction": 2},
-        {"interaction": 1, "duplicate": 1, "cancelled": 1},
+        {"interaction": 1, "duplicate": 1, "cancelled withdrawn": 1},
         {"interaction": 2, "duplicate": 2},
     ]
     assert told.after(1, "withdrawn", "fct_interactions", "event_key") == [("b",)]
