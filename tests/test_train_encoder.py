@@ -322,22 +322,39 @@ def better(tmp_path_factory) -> tuple[Settings, dict[str, Any], dict[str, Any], 
     return settings, *trained(settings, folder / "out", ["adapter"])
 
 
-def test_a_trained_encoder_whose_lists_are_better_becomes_a_challenger(better):
+@pytest.mark.parametrize(("low", "expected"), [(1.0001, True), (1.0, False), (0.98, False), (None, False)])
+def test_better_is_better_beyond_the_interval(low, expected):
+    assert steps.is_better({"ratio": 1.2, "low": low, "high": 1.4}) is expected
+
+
+def test_what_is_hidden_in_texts_is_learned_and_judged_in_windows_that_it_did_not_see(better):
     settings, plan, backtest, decision = better
-    assert decision["better"], decision["why"]
-    assert decision["ratio"]["low"] > 1
+    assert decision["better"] is steps.is_better(decision["ratio"])
+    assert (decision["encoder"] is not None) is decision["better"]
     ends = [plan["train_until"], plan["stop_until"], backtest["comparison"]["plan"]["cuts"][0]]
     assert ends == sorted(ends), "what is judged lies behind what was learned from"
     report = json.loads((Path(decision["out"]) / "training.json").read_text())
-    assert report["better"] is True
-    assert report["ways"]["adapter"]["best"] > 0
+    adapter = report["ways"]["adapter"]
+    assert adapter["curve"][adapter["best"]]["ndcg_10"] > 1.3 * adapter["curve"][0]["ndcg_10"]
+    assert report["comparison"]["encoders"].keys() == {report["champion"], report["challenger"]}
+    assert publications.serving(settings)["encoder_id"] == report["champion"] == plan["champion"]
     page = (Path(decision["out"]) / "training.html").read_text()
     assert page.count("<svg") == 2
     assert decision["why"] in page
+
+
+def approved_by_its_backtest(settings: Settings, plan: dict[str, Any]) -> dict[str, Any]:
+    """What `decide` gives of the trained encoder where the interval lies above 1."""
+    encoder = training.read_result(settings, plan["name"], "adapter")["encoder"]
+    return {"better": True, "why": "NDCG is 1.2 times the champion's", "encoder": encoder, "out": "out"}
+
+
+def test_a_trained_encoder_that_was_better_becomes_a_shadow_that_waits(better):
+    settings, plan, backtest, _ = better
     champion = publications.serving(settings)
-    shadow = published(settings, steps.plan_trained_challenger(settings, decision))
+    shadow = published(settings, steps.plan_trained_challenger(settings, approved_by_its_backtest(settings, plan)))
     assert publications.serving_id(settings) == champion["id"], "an approval alone lets it serve"
-    assert shadow["encoder_id"] == report["challenger"] != champion["encoder_id"]
+    assert shadow["encoder_id"] == backtest["comparison"]["encoders"][1]["id"] != champion["encoder_id"]
     assert shadow["line"] in publications.waiting(settings)
     found = compare_challenger(settings, shadow["id"])
     assert champion["id"] in found["text"]
@@ -347,28 +364,27 @@ def test_a_trained_encoder_whose_lists_are_better_becomes_a_challenger(better):
 
 
 def test_the_home_may_be_moved_and_a_publication_of_a_trained_encoder_is_rebuilt(better, tmp_path):
-    settings, _, _, decision = better
-    entry = next(one for one in publications.manifests(settings) if "challenger" in one) if any(
-        "challenger" in one for one in publications.manifests(settings)
-    ) else published(settings, steps.plan_trained_challenger(settings, decision))  # fmt: skip
+    settings, plan, _, _ = better
+    entry = published(settings, steps.plan_trained_challenger(settings, approved_by_its_backtest(settings, plan)))
     moved = settings.model_copy(update={"home": Path(shutil.copytree(settings.home, tmp_path / "elsewhere"))})
     again = published(moved, plan_rebuild(moved, publication=entry["id"]))
     same_exports(settings, entry, moved, again, tmp_path)
 
 
 def test_another_adapter_is_another_encoder_and_their_vectors_never_meet(better):
-    settings, plan, _, decision = better
-    own = settings.with_encoder(decision["encoder"]).encoder
+    settings, plan, _, _ = better
+    encoder = training.read_result(settings, plan["name"], "adapter")["encoder"]
+    own = settings.with_encoder(encoder).encoder
     tensors, description = artefacts.read(settings, own.source.removeprefix("trained:"))
     facts = {name: value for name, value in description.items() if name not in ("id", "kind")}
     name = artefacts.write(settings, "encoder", {**tensors, UP: tensors[UP] * np.float32(1.5)}, facts)
-    other = settings.with_encoder({**decision["encoder"], "source": f"trained:{name}"}).encoder
+    other = settings.with_encoder({**encoder, "source": f"trained:{name}"}).encoder
     ids = {encoders.identify(each) for each in (settings.encoder, own, other)}
     assert len(ids) == 3
     assert encoders.dimension(own) == encoders.dimension(settings.encoder)
     champion = publications.serving(settings)
     with pytest.raises(BadInput, match="cannot meet"):
-        plan_recommend(settings.with_encoder(decision["encoder"]))
+        plan_recommend(settings.with_encoder(encoder))
     with pytest.raises(BadInput, match=r"no text was embedded|cannot meet"):
         vectors.text_vectors(settings, encoders.identify(other), ["0" * 32], 384)
     text = "a quiet lantern"
@@ -378,34 +394,38 @@ def test_another_adapter_is_another_encoder_and_their_vectors_never_meet(better)
 
 
 def test_a_trained_encoder_is_not_judged_by_what_it_learned_from(better):
-    settings, plan, _, decision = better
-    named = [Encoder(**decision["encoder"])]
+    settings, plan, _, _ = better
+    encoder = training.read_result(settings, plan["name"], "adapter")["encoder"]
+    named = [Encoder(**encoder)]
     with pytest.raises(BadInput, match="learned from what users did until"):
         plan_comparison(settings, named, every="1h", cuts=2)
     found = plan_comparison(settings, named, every="1h", cuts=1)["plan"]
     assert found["cuts"] == [plan["stop_until"]]
     with pytest.raises(BadInput, match="learned from what users did until"):
-        steps.plan_training(settings.with_encoder(decision["encoder"]), every="1h", cuts=2)
+        steps.plan_training(settings.with_encoder(encoder), every="1h", cuts=2)
 
 
 def test_the_next_training_begins_at_the_same_base(better):
-    settings, plan, _, decision = better
-    again = steps.plan_training(settings.with_encoder(decision["encoder"]), every="1h", cuts=1)
+    settings, plan, _, _ = better
+    encoder = training.read_result(settings, plan["name"], "adapter")["encoder"]
+    again = steps.plan_training(settings.with_encoder(encoder), every="1h", cuts=1)
     assert (again["base"], again["base_id"]) == (plan["base"], plan["base_id"])
     assert again["champion"] != plan["champion"]
 
 
 def test_an_artefact_stays_while_something_names_it(better):
-    settings, _, _, decision = better
-    name = decision["encoder"]["source"].removeprefix("trained:")
-    entry = {"encoder": decision["encoder"], "artefacts": dict.fromkeys(artefacts.names(settings))}
+    settings, done, _, _ = better
+    encoder = training.read_result(settings, done["name"], "adapter")["encoder"]
+    name = encoder["source"].removeprefix("trained:")
+    entry = {"encoder": encoder, "artefacts": dict.fromkeys(artefacts.names(settings))}
     everything_else = {str(number): other for number, other in enumerate(artefacts.names(settings)) if other != name}
     _let_artefacts_go(settings, [{**entry, "artefacts": everything_else}], timedelta(0))
     assert name in artefacts.names(settings)
 
 
 def test_a_way_that_was_killed_goes_on_from_its_checkpoint(better, tmp_path, monkeypatch):
-    settings, _, _, decision = better
+    settings, done, _, _ = better
+    encoder = training.read_result(settings, done["name"], "adapter")["encoder"]
     plan = steps.plan_training(settings, every="1h", cuts=1, k=5, ways=["adapter"], seed=77, out=tmp_path / "out")
     steps.prepare_pairs(settings, plan)
     whole = steps.train_encoder(settings, plan, "adapter")
@@ -424,7 +444,7 @@ def test_a_way_that_was_killed_goes_on_from_its_checkpoint(better, tmp_path, mon
         steps.train_encoder(settings, plan, "adapter")
     assert training.read_result(settings, plan["name"], "adapter") is None
     again = steps.train_encoder(settings, plan, "adapter")
-    assert again["encoder"] == whole["encoder"] != decision["encoder"], "an artefact's name is the hash of its bits"
+    assert again["encoder"] == whole["encoder"] != encoder, "an artefact's name is the hash of its bits"
     assert again == training.read_result(settings, plan["name"], "adapter")
 
 

@@ -365,7 +365,7 @@ def decide(settings: Settings, plan: Plan, backtest: dict[str, Any]) -> dict[str
         challenger = comparison["encoders"][1]
         facts = found["encoders"][challenger["id"]]
         ratio = facts["to_current"]
-        better = ratio["low"] is not None and ratio["low"] > 1.0
+        better = is_better(ratio)
         why = _verdict(ratio, better)
     results = [_result(settings, plan, way) for way in plan["ways"]]
     result = {
@@ -385,6 +385,11 @@ def decide(settings: Settings, plan: Plan, backtest: dict[str, Any]) -> dict[str
     log.info("%s: %s", "the challenger is better" if better else "the champion is kept", why)
     encoder = challenger["settings"] if better and challenger is not None else None
     return {"better": better, "why": why, "encoder": encoder, "ratio": ratio, "out": str(out)}
+
+
+def is_better(ratio: dict[str, Any]) -> bool:
+    """Whether a ratio of two encoders' lists is above 1 beyond its interval; never where there is nothing to compare with."""
+    return ratio["low"] is not None and ratio["low"] > 1.0
 
 
 def _verdict(ratio: dict[str, Any], better: bool) -> str:
