@@ -1,5 +1,6 @@
 """Names of the tables and columns that more than one part of Tidemark speaks of."""
 
+from collections.abc import Iterable
 from typing import Final
 
 
@@ -57,6 +58,16 @@ class VectorTable:
     def recommendations(surface: str) -> str:
         """Name of the table that holds a surface's lists."""
         return f"recommendations_{surface}"
+
+
+INTEREST_SHARES: Final = "interest_shares"
+"""Column of the user vectors: what part of a history each of the several interests is."""
+
+
+def interest_columns(names: Iterable[str]) -> list[str]:
+    """Those of a table's columns that hold the several interests, `interest_1`, `interest_2`, … in order of weight."""
+    found = (name for name in names if name.startswith("interest_") and name != INTEREST_SHARES)
+    return sorted(found, key=lambda name: int(name.removeprefix("interest_")))
 
 
 LANDED_TABLES: Final = ("events", "items", "users")

@@ -116,6 +116,12 @@ class Interests(Group):
         le=2.0,
         description="In the behavioural vector an item weighs (r + 1)^-this, where r of the user's items came later.",
     )
+    most: int = Field(
+        3,
+        ge=1,
+        le=16,
+        description="Text interests of a user that are kept apart, at most: `interest_1`, the heaviest, to this.",
+    )
     user_text_weight: float = Field(1.0, ge=0.0, description="Multiplies the weight of what a user wrote.")
 
 

@@ -308,11 +308,13 @@ def test_a_timeline_is_what_rebuilds_as_of_its_times_give(fixed, tmp_path):
     found = timeline(settings, user, at=[*reversed(times), end], out=tmp_path / "u.parquet", publication=manifest["id"])
     assert [point["as_of"] for point in found["points"]] == [time.isoformat() for time in (*times, end)]
     rows = pq.read_table(tmp_path / "u.parquet")
-    assert rows.schema.names == ["user_id", "as_of", "long", "short", "behaviour"]
+    several = ["interest_1", "interest_2", "interest_3", "interest_shares"]
+    assert rows.schema.names == ["user_id", "as_of", "long", "short", "behaviour", *several]
     for row, point in zip(rows.to_pylist(), found["points"], strict=True):
         one = expected[row["as_of"]][user]
-        for name in ("long", "short", "behaviour"):
+        for name in ("long", "short", "behaviour", *several):
             assert row[name] == one[name]
+        assert sum(point["shares"].values()) == pytest.approx(1)
         assert point["n_interactions"] == one["n_interactions"]
     first, *others = found["points"]
     assert first["moved"] is None
@@ -322,6 +324,7 @@ def test_a_timeline_is_what_rebuilds_as_of_its_times_give(fixed, tmp_path):
     assert others[0]["moved"]["long"] > 0
     assert 1 <= len(first["near"]["long"]) <= 3
     assert first["near"]["long"][0] in timeline_text(found)
+    assert first["near"]["interest_1"][0] in timeline_text(found)
 
 
 def test_a_timeline_begins_where_the_history_does(fixed, tmp_path):

@@ -127,6 +127,7 @@ def good_users() -> pd.DataFrame:
             "dimension": 384,
             "norm_long": [1.0] * 19 + [0.0],
             "norm_short": [1.0005] * 19 + [0.0],
+            "interests_off": 0.0005,
             "finite": True,
         }
     )
@@ -163,6 +164,8 @@ USER_FAULTS = [
     ("norm_long", 0.4, BETWEEN),
     ("norm_long", float("nan"), NOT_NULL),
     ("norm_short", float("inf"), BETWEEN),
+    ("interests_off", 0.4, BETWEEN),
+    ("interests_off", float("nan"), NOT_NULL),
     ("finite", False, IN_SET),
 ]
 

@@ -42,7 +42,7 @@ def learned(tmp_path_factory) -> tuple[Settings, dict[str, Any], dict[str, Any]]
     of_fresh = {**new, "event_id": "fresh", "user_id": "u0", "item_id": "fresh"}
     landed(settings, folder / "later", [*more, new, of_fresh])
     title = samples.items(ITEMS)[5]["title"]
-    items = samples.write(folder / "more.jsonl", [{"item_id": "fresh", "title": f"another {title}"}])
+    items = samples.write(folder / "later" / "items.jsonl", [{"item_id": "fresh", "title": f"another {title}"}])
     land(settings, items, format="canonical", arrival=samples.FIRST + timedelta(hours=HOURS))
     cleaned(settings)
     return settings, first, published(settings, plan_update(settings))

@@ -178,9 +178,10 @@ class Lenders:
             trust: (f,) how far these are trusted, 0 to 1.
         """
         told = np.flatnonzero(text.any(axis=1))
-        distinct, place = np.unique(text[told], axis=0, return_inverse=True)
+        kinds: dict[bytes, int] = {}
         of = np.full(len(text), -1, dtype=np.int64)
-        of[told] = place.reshape(-1)
+        of[told] = [kinds.setdefault(text[row].tobytes(), len(kinds)) for row in told]
+        distinct = text[told[np.unique(of[told], return_index=True)[1]]]
         factors = np.concatenate([left, right], axis=1).astype(np.float64)
         weighed = np.concatenate([factors * trust[:, None], trust[:, None]], axis=1)
         # A sparse product sums in one order.
@@ -203,10 +204,10 @@ class Lenders:
         """
         found = np.zeros((len(text), self.factors.shape[1]))
         some = np.zeros(len(text), dtype=bool)
-        if len(self.text) == 0:
+        told = np.flatnonzero(text.any(axis=1))
+        if len(self.text) == 0 or len(told) == 0:
             return found, some
         packed, wide = PackedMatrix(torch.from_numpy(self.text)), self.text.astype(np.float64)
-        told = np.flatnonzero(text.any(axis=1))
         for start in range(0, len(told), ITEMS_AT_ONCE):
             rows = told[start : start + ITEMS_AT_ONCE]
             own = np.where(place[rows] >= 0, self.of[place[rows]], -1)

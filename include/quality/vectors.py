@@ -64,6 +64,13 @@ def user_suite(gates: Gates, dimension: int, expected: int) -> gx.ExpectationSui
             *_values("dimension", {dimension}),
             *_values("finite", {True}),
             *norms,
+            gxe.ExpectColumnValuesToNotBeNull(column="interests_off"),
+            gxe.ExpectColumnValuesToBeBetween(
+                column="interests_off",
+                min_value=0,
+                max_value=gates.norm_tolerance,
+                notes="each of several interests has norm 1, or 0 where there are fewer",
+            ),
             gxe.ExpectColumnValuesToNotBeNull(column="n_interactions"),
             gxe.ExpectColumnValuesToBeBetween(column="n_interactions", min_value=0),
         ],
@@ -97,7 +104,8 @@ def check_vectors(
 
     Args:
         items: `item_id, has_text, dimension, norm, finite`, one row a vector.
-        users: `user_id, n_interactions, dimension, norm_long, norm_short, finite`, one row a user.
+        users: `user_id, n_interactions, dimension, norm_long, norm_short, interests_off (how far the worst
+            norm of several interests is from 0 or 1), finite`, one row a user.
         encoder_ids: those that the tables' metadata and the manifest name.
         expected_items: items that should have a vector.
         expected_users: users with history, who should have vectors.

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from include.columns import VectorTable
+from include.columns import VectorTable, interest_columns
 from include.models import encoder
 from include.quality.vectors import check_vectors as check
 from include.settings import Settings
@@ -61,9 +62,11 @@ def _items(settings: Settings, encoder_id: str, version: int) -> pd.DataFrame:
 
 def _users(settings: Settings, encoder_id: str, version: int) -> pd.DataFrame:
     parts = []
-    wanted = ["user_id", "n_interactions", "long", "short", "behaviour"]
+    several = interest_columns(vectors.columns(settings, encoder_id, VectorTable.USERS, version))
+    wanted = ["user_id", "n_interactions", "long", "short", "behaviour", *several]
     for batch in vectors.batches(settings, encoder_id, VectorTable.USERS, version, wanted):
         long, short, behaviour = (vectors.vector_array(batch[name]) for name in ("long", "short", "behaviour"))
+        norms = [np.linalg.norm(vectors.vector_array(batch[name]), axis=1).astype(np.float64) for name in several]
         parts.append(
             pd.DataFrame(
                 {
@@ -72,11 +75,20 @@ def _users(settings: Settings, encoder_id: str, version: int) -> pd.DataFrame:
                     "dimension": long.shape[1],
                     "norm_long": np.linalg.norm(long, axis=1).astype(np.float64),
                     "norm_short": np.linalg.norm(short, axis=1).astype(np.float64),
+                    "interests_off": _from_0_or_1(norms, batch.num_rows),
                     "finite": np.isfinite(long).all(axis=1)
                     & np.isfinite(short).all(axis=1)
                     & np.isfinite(behaviour).all(axis=1),
                 }
             )
         )
-    columns = ["user_id", "n_interactions", "dimension", "norm_long", "norm_short", "finite"]
+    columns = ["user_id", "n_interactions", "dimension", "norm_long", "norm_short", "interests_off", "finite"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _from_0_or_1(norms: list[NDArray[np.float64]], rows: int) -> NDArray[np.float64]:
+    """(rows,) how far the worst norm of each row is from 0 or 1; what is no number stays none."""
+    found = np.zeros(rows)
+    for norm in norms:
+        found = np.maximum(found, np.minimum(norm, np.abs(norm - 1.0)))
+    return found

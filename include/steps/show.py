@@ -4,13 +4,14 @@ import json
 from datetime import datetime
 from typing import Any
 
-from include.columns import Reason, VectorTable
+from include.columns import INTEREST_SHARES, Reason, VectorTable, interest_columns
 from include.errors import BadInput
 from include.readable import readable
 from include.settings import Settings
 from include.stores import behaviour, lake, popularity, publications, vectors
 
 RECENT = 8
+NEAREST = 3  # items that say what an interest is
 LONGEST = 120  # characters of a title or an id
 
 
@@ -46,8 +47,9 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
         for row in lists.values():
             if row:
                 named |= set(row["items"][:top]) | {b["item_id"] for r in row["reasons"][:top] for b in r["because"]}
-        title = behaviour.titles(connection, snapshot, as_of, sorted(named))
-    vector = _row(settings, manifest, VectorTable.USERS, user_id)
+        vector = _row(settings, manifest, VectorTable.USERS, user_id)
+        near = {} if vector is None else near_interests(settings, manifest, vector, NEAREST)
+        title = behaviour.titles(connection, snapshot, as_of, sorted(named.union(*near.values())))
     lines = [f"user {_shown(user_id)} in publication {manifest['id']} (as of {manifest['as_of']})"]
     if vector is None:
         names = manifest.get("segment_by", [])
@@ -61,6 +63,8 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
         f"  {row['event_ts']:%Y-%m-%d %H:%M}  {row['event_type']:<9} {_shown(title.get(row['item_id'], row['text'] or ''))}"
         for row in recent
     ]
+    for share, (_, items) in zip((vector or {}).get(INTEREST_SHARES, []), near.items(), strict=False):
+        lines.append(f"  an interest, {share:.0%} of the history: near " + " | ".join(_shown(title[i]) for i in items))
     for surface, row in lists.items():
         if row is None:
             continue
@@ -91,6 +95,21 @@ def _segment(names: list[str], segment: str) -> str:
     """A segment as people read it."""
     values = zip(names, json.loads(segment), strict=True)
     return ", ".join(f"{_shown(name)} {'unknown' if value is None else _shown(value)}" for name, value in values)
+
+
+def near_interests(
+    settings: Settings, manifest: publications.Manifest, vector: dict[str, Any], most: int
+) -> dict[str, list[str]]:
+    """The items nearest by text to each of a user's several interests, by the name of its column."""
+    version = manifest["tables"][VectorTable.ITEMS]["version"]
+
+    def near(name: str) -> list[str]:
+        found = vectors.nearest(
+            settings, manifest["encoder_id"], VectorTable.ITEMS, version, "text", vector[name], most
+        )
+        return [item for item, _ in found]
+
+    return {name: near(name) for name in interest_columns(vector) if any(vector[name])}
 
 
 def _why(reasons: dict[str, Any], title: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from include.columns import VectorTable
+from include.columns import INTEREST_SHARES, VectorTable, interest_columns
 from include.errors import BadInput
 from include.models import encoder
 from include.models.comparison import movement
@@ -45,12 +45,12 @@ def timeline(
         every: time from one point to the next.
         points: how many.
         publication: by default the one that serves.
-        out: a Parquet file for the vectors: `user_id, as_of, long, short, behaviour`, sorted.
+        out: a Parquet file for the vectors: `user_id, as_of, long, short, behaviour, interest_1, …, interest_shares`, sorted.
 
     Returns:
         `publication`, `user_id` and `points`: `as_of, n_interactions, last_event_ts, moved` (since the point before, one minus
-        the cosine by vector; None at the first and where the user had no history) and `near` (titles of the items nearest
-        to the long and the short interest, of those that were there).
+        the cosine by vector; None at the first and where the user had no history), `near` (titles of the items nearest to the
+        long, the short and each of several interests, of those that were there) and `shares` (of each of several interests).
 
     Raises:
         BadInput: the publication was made with other settings, its snapshot is gone, a text of the past was never
@@ -103,7 +103,7 @@ def _vectors(settings: Settings, manifest: publications.Manifest, user_id: str, 
 
 def _exported(rows: dict[datetime, pa.Table]) -> pa.Table:
     parts = [
-        row.select(["user_id", *VECTORS]).add_column(
+        row.select(["user_id", *VECTORS, *_several(row), *([INTEREST_SHARES] if _several(row) else [])]).add_column(
             1, "as_of", pa.array([time] * row.num_rows, pa.timestamp("us", "UTC"))
         )
         for time, row in rows.items()
@@ -116,12 +116,21 @@ def _point(
 ) -> dict[str, Any]:
     point: dict[str, Any] = {"as_of": time.isoformat(), "n_interactions": 0, "last_event_ts": None, "moved": None}
     if not row.num_rows:
-        return point | {"near": {}}
+        return point | {"near": {}, "shares": {}}
     point |= {name: row[name][0].as_py() for name in ("n_interactions", "last_event_ts")}
     if before is not None:
         pairs = {name: [vectors.vector_array(each[name]) for each in (before, row)] for name in VECTORS}
         point["moved"] = {name: round(float(movement(one, other)[0]), 6) for name, (one, other) in pairs.items()}
-    return point | {"near": {name: _near(settings, manifest, time, row, name) for name in ("long", "short")}}
+    shares = row[INTEREST_SHARES][0].as_py() if _several(row) else []
+    names = ("long", "short", *(name for name, share in zip(_several(row), shares, strict=True) if share))
+    return point | {
+        "near": {name: _near(settings, manifest, time, row, name) for name in names},
+        "shares": {name: round(share, 6) for name, share in zip(_several(row), shares, strict=True) if share},
+    }
+
+
+def _several(row: pa.Table) -> list[str]:
+    return interest_columns(row.schema.names)
 
 
 def _near(settings: Settings, manifest: publications.Manifest, time: datetime, row: pa.Table, name: str) -> list[str]:
@@ -149,5 +158,7 @@ def as_text(found: dict[str, Any]) -> str:
             + (f"; moved {moved}" if moved else "")
         )
         for name, titles in point["near"].items():
-            lines.append(f"    {name:<5} near: " + " | ".join(readable(title, LONGEST) for title in titles))
+            part = f" ({point['shares'][name]:.0%})" if name in point["shares"] else ""
+            shown = " | ".join(readable(title, LONGEST) for title in titles)
+            lines.append(f"    {name.replace('_', ' ')}{part} near: {shown}")
     return "\n".join(lines)

@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
-from include.columns import VectorTable
-from include.models.interests import decayed_weights, interest_vectors, latest_first_weights, unit
+from include.columns import INTEREST_SHARES, VectorTable
+from include.models.interests import (
+    decayed_weights,
+    interest_vectors,
+    latest_first_weights,
+    several_interests,
+    unit,
+)
 from include.models.texts import text_hash
 from include.settings import Settings
 from include.steps.item_texts import text_mean
@@ -78,6 +84,18 @@ def behaviour_weights(
     return latest_first_weights(user, item, event_ts, weight, power=settings.interests.latest_first, shape=shape)
 
 
+def has_several_interests(settings: Settings, state: dict[str, Any]) -> bool:
+    """Whether a candidate's user vectors tell interests apart: not so where a publication of before is rebuilt as it was."""
+    return "others" in artefacts.describe(settings, state["artefacts"][ITEM_FACTORS])
+
+
+def _several_columns(weights: csr_array, texts: NDArray[np.float32], most: int) -> dict[str, pa.Array]:
+    """`interest_1`, `interest_2`, … and `interest_shares`, a row for each user."""
+    found, shares = several_interests(weights, texts, most)
+    columns = {f"interest_{number + 1}": vectors.vector_column(found[:, number]) for number in range(most)}
+    return {**columns, INTEREST_SHARES: vectors.vector_column(shares)}
+
+
 def _written_items(settings: Settings, state: dict[str, Any], items: list[str]) -> pa.Table:
     version = state["tables"][VectorTable.ITEMS]["version"]
     columns = ["item_id", "text", "left"]
@@ -119,7 +137,7 @@ def user_rows(
     mean = text_mean(settings, state)
     own_texts = unit(vectors.text_vectors(settings, state["encoder_id"], distinct, text.shape[1]) - mean)
 
-    def weights(half_life_days: float) -> Any:
+    def weights(half_life_days: float) -> csr_array:
         return decayed_weights(
             history.user[done],
             history.item[done],
@@ -130,8 +148,8 @@ def user_rows(
             shape=(len(users), known.num_rows),
         )
 
-    def text_interest(half_life_days: float) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        own = decayed_weights(
+    def own_weights(half_life_days: float) -> csr_array:
+        return decayed_weights(
             wrote.user,
             np.array([place[name] for name in hashes], dtype=np.int64),
             wrote.event_ts,
@@ -140,7 +158,10 @@ def user_rows(
             half_life_days=half_life_days,
             shape=(len(users), len(distinct)),
         )
-        return interest_vectors(weights(half_life_days), text, np.asarray(own @ own_texts.astype(np.float64)))
+
+    def text_interest(half_life_days: float) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        own = np.asarray(own_weights(half_life_days) @ own_texts.astype(np.float64))
+        return interest_vectors(weights(half_life_days), text, own)
 
     long, long_norm = text_interest(settings.interests.long_half_life_days)
     short, short_norm = text_interest(settings.interests.short_half_life_days)
@@ -155,6 +176,11 @@ def user_rows(
         shape=(len(users), known.num_rows),
     )
     behaved, behaviour_norm = interest_vectors(weighed, left, None)
+    several: dict[str, pa.Array] = {}
+    if has_several_interests(settings, state):
+        days = settings.interests.long_half_life_days
+        together = csr_array(hstack([weights(days), own_weights(days)], format="csr"))
+        several = _several_columns(together, np.concatenate([text, own_texts]), settings.interests.most)
     n = np.bincount(history.user, minlength=len(users))
     active = np.flatnonzero((n > 0) | (np.bincount(wrote.user, minlength=len(users)) > 0))
     return pa.table(
@@ -163,6 +189,7 @@ def user_rows(
             "long": vectors.vector_column(long[active]),
             "short": vectors.vector_column(short[active]),
             "behaviour": vectors.vector_column(behaved[active]),
+            **{name: column.take(pa.array(active)) for name, column in several.items()},
             # What the vectors were divided by: explanations need it to say how much one past item adds.
             "long_norm": pa.array(long_norm[active], pa.float64()),
             "short_norm": pa.array(short_norm[active], pa.float64()),

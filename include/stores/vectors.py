@@ -273,6 +273,13 @@ def nearest(
     return [(row[key], 1.0 - row["_distance"]) for row in found]
 
 
+def columns(settings: Settings, encoder_id: str, name: str, version: int) -> list[str]:
+    """Names of a table's columns."""
+    table = _open(folder(settings, encoder_id), name, encoder_id)
+    table.checkout(version)
+    return list(table.schema.names)
+
+
 def metadata(settings: Settings, encoder_id: str, name: str, version: int) -> dict[str, str]:
     """What a table's schema says of itself: encoder id and artefact ids."""
     table = _open(folder(settings, encoder_id), name, encoder_id)
