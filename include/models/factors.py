@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotri, spotrf, spotri
 from scipy.sparse import csr_array
-from sklearn.utils.extmath import randomized_svd
 
 from include.models.products import PackedMatrix
 
@@ -119,6 +118,8 @@ def train_item_factors(
     if rank == 0 or marks.nnz == 0:
         return left, right
     reach = (marks.sum(axis=0) + 1.0) ** REACH_POWER
+    from sklearn.utils.extmath import randomized_svd  # here: what lends factors does not pay for it
+
     matrix = reach[:, None] * item_to_item(marks, regularisation)
     u, s, vt = randomized_svd(matrix, n_components=rank, n_iter=4, random_state=seed)
     left[:, :rank] = u * np.sqrt(s) / reach[:, None]

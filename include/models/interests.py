@@ -7,7 +7,6 @@ on which other rows are computed with it, to the last bit: an update of three us
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
@@ -212,6 +211,8 @@ def _heaviest(
 
 def _groups(vectors: NDArray[np.float32], weight: NDArray[np.float64], most: int) -> NDArray[np.int64]:
     """(b, h) the group of each of some users' items, of (b, h, d) vectors and (b, h) weights, zero where there is no item."""
+    import torch  # here: most tasks that need weights alone do not pay for it
+
     gathered = torch.from_numpy(vectors)
     cosine = torch.bmm(gathered, gathered.transpose(1, 2)).double()
     users, rows = np.arange(len(vectors)), cosine.numpy()

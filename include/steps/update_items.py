@@ -8,7 +8,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.columns import VectorTable
-from include.models.factors import Lenders, with_borrowed
 from include.settings import Settings
 from include.steps.item_texts import centred_text_vectors
 from include.steps.plan import ITEM_FACTORS
@@ -93,6 +92,8 @@ def _factors(
     settings: Settings, state: dict[str, Any], ids: list[str], text: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Left and right vectors of items with these texts: a function of the artefact and of each item's own text."""
+    from include.models.factors import Lenders, with_borrowed  # here: it imports what trains, too
+
     tensors, description = artefacts.read(settings, state["artefacts"][ITEM_FACTORS])
     place = _positions(description["items"], ids)
     if "others" not in description:
