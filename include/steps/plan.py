@@ -425,7 +425,7 @@ def _plan(
             "seconds": {},
         },
     }
-    texts, reused = plan_texts(settings, state, users, items)
+    texts, reused = plan_texts(settings, connection, state, users, items)
     state["run"]["texts"] = {"embedded": texts.num_rows, "reused": reused}
     candidate = publications.new_candidate(
         settings,

@@ -4,23 +4,31 @@ import logging
 from datetime import datetime
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.models.texts import item_text, text_hash
 from include.settings import Settings
 from include.steps.embed_texts import KINDS
-from include.stores import behaviour, lake, parts, publications, vectors
+from include.stores import behaviour, parts, publications, vectors
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
 
 
-def plan_texts(settings: Settings, state: dict[str, Any], users: list[str], items: list[str]) -> tuple[pa.Table, int]:
+def plan_texts(
+    settings: Settings,
+    connection: duckdb.DuckDBPyConnection,
+    state: dict[str, Any],
+    users: list[str],
+    items: list[str],
+) -> tuple[pa.Table, int]:
     """The item and user texts to embed, those of like length together, in an order that repeats.
 
     Args:
         settings: all settings.
+        connection: the lake.
         state: the candidate's plan.
         users: the touched users; not looked at where everything is computed anew.
         items: likewise.
@@ -28,10 +36,10 @@ def plan_texts(settings: Settings, state: dict[str, Any], users: list[str], item
     Returns:
         `text_hash, text, kind`, and how many distinct texts have a vector already.
     """
-    item_texts = _item_texts(settings, state, items)
-    user_texts = _user_texts(settings, state, users)
+    item_texts = _item_texts(settings, connection, state, items)
+    user_texts = _user_texts(settings, connection, state, users)
     wanted = {"item": item_texts, "user": {name: text for name, text in user_texts.items() if name not in item_texts}}
-    known = _known(settings, state["encoder_id"])
+    known = _known(settings, state["encoder_id"]) if any(wanted.values()) else set()
     rows = [
         (name, texts[name], kind)
         for kind, texts in wanted.items()
@@ -64,32 +72,31 @@ def _known(settings: Settings, encoder_id: str) -> set[str]:
     return known
 
 
-def _item_texts(settings: Settings, state: dict[str, Any], touched: list[str]) -> dict[str, str]:
+def _item_texts(
+    settings: Settings, connection: duckdb.DuckDBPyConnection, state: dict[str, Any], touched: list[str]
+) -> dict[str, str]:
     """Item texts by hash: of the touched items, or of all, also as of the lists' own T where that differs."""
+    if not (state["full"] or touched):
+        return {}
     moments = {(state["lake_snapshot"], state["as_of"])}
     if state["full"]:
         moments.add((state["lists"]["lake_snapshot"], state["lists"]["as_of"]))
     texts = {}
-    with lake.connect(settings) as connection:
-        for snapshot, as_of in sorted(moments):
-            found = behaviour.items(
-                connection, snapshot, datetime.fromisoformat(as_of), None if state["full"] else touched
-            )
-            for title, categories, description in zip(
-                found["title"].to_pylist(),
-                found["categories"].to_pylist(),
-                found["description"].to_pylist(),
-                strict=True,
-            ):
-                text = item_text(title, categories, description)
-                if text:
-                    texts[text_hash(settings.encoder.item_prefix + text)] = text
+    for snapshot, as_of in sorted(moments):
+        found = behaviour.items(connection, snapshot, datetime.fromisoformat(as_of), None if state["full"] else touched)
+        for title, categories, description in zip(
+            found["title"].to_pylist(), found["categories"].to_pylist(), found["description"].to_pylist(), strict=True
+        ):
+            text = item_text(title, categories, description)
+            if text:
+                texts[text_hash(settings.encoder.item_prefix + text)] = text
     return texts
 
 
-def _user_texts(settings: Settings, state: dict[str, Any], touched: list[str]) -> dict[str, str]:
-    with lake.connect(settings) as connection:
-        as_of = datetime.fromisoformat(state["as_of"])
-        users = behaviour.users(connection, state["lake_snapshot"], as_of) if state["full"] else touched
-        wrote = behaviour.user_texts(connection, state["lake_snapshot"], as_of, users)
+def _user_texts(
+    settings: Settings, connection: duckdb.DuckDBPyConnection, state: dict[str, Any], touched: list[str]
+) -> dict[str, str]:
+    as_of = datetime.fromisoformat(state["as_of"])
+    users = behaviour.users(connection, state["lake_snapshot"], as_of) if state["full"] else touched
+    wrote = behaviour.user_texts(connection, state["lake_snapshot"], as_of, users)
     return {text_hash(settings.encoder.user_prefix + text): text for text in wrote.text}
