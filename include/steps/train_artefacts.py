@@ -100,7 +100,9 @@ def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
         described = behaviour.items(connection, snapshot, as_of)
         began = behaviour.item_spans(connection, snapshot, as_of)["first_from"].to_numpy().astype("datetime64[us]")
         used = behaviour.popularity(connection, snapshot, as_of, half_life_days=settings.item_factors.half_life_days)
-        items = sorted(sorted(used, key=lambda item: (-used[item], item))[: settings.item_factors.max_items])
+        row = {item: position for position, item in enumerate(described["item_id"].to_pylist())}
+        by_use = sorted(used.keys() & row.keys(), key=lambda item: (-used[item], item))
+        items = sorted(by_use[: settings.item_factors.max_items])
         done = behaviour.interactions(connection, snapshot, as_of, users, items)
     known = done.item >= 0
     last = np.full(len(users), np.datetime64(0, "us"))
@@ -123,7 +125,6 @@ def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
         seed=settings.seed,
     )
     had_by = np.bincount(marks.indices, minlength=len(items)).astype(np.float64)
-    row = {item: position for position, item in enumerate(described["item_id"].to_pylist())}
     place = np.array([row[item] for item in items], dtype=np.int64)
     _, text = centred_text_vectors(settings, state, described.take(pa.array(place)))
     exposure = expected_interactions(began, done.event_ts[known], len(items))
