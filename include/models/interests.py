@@ -173,7 +173,7 @@ def several_interests(
     """
     users = weights.shape[0]
     shares = np.zeros((users, most), dtype=np.float32)
-    owner, item, weight = _heaviest(weights, vectors.any(axis=1))
+    owner, item, weight = _heaviest(weights, np.asarray(vectors.any(axis=1)))
     count = np.bincount(owner, minlength=users)
     first = np.cumsum(count) - count
     group = np.zeros(len(owner), dtype=np.int64)
