@@ -44,7 +44,7 @@ def _check(settings: Settings, state: dict[str, Any], relisted: list[str] | None
     )
     ids = items["item_id"].to_pylist()
     eligible = [item for item, out in zip(ids, ineligible(settings, state, ids), strict=True) if not out]
-    found = new_items(settings, state).ids if len(explores(surface)) else []
+    found = new_items(settings, state).ids if len(explores(state, surface)) else []
     new = sorted(set(found) - set(eligible))
     written = vectors.read(
         settings, state["encoder_id"], name, version, columns=["user_id", "items", "scores"], keys=relisted

@@ -37,9 +37,9 @@ class NewItems:
     text_hash: list[str | None]
 
 
-def explores(surface: Surface) -> Ints:
-    """The positions of a surface's lists that are kept for new items."""
-    return places(surface.length, surface.exploration)
+def explores(state: dict[str, Any], surface: Surface) -> Ints:
+    """The positions of a surface's lists that are kept for new items: none where a publication of before is rebuilt as it was."""
+    return places(surface.length, surface.exploration if state.get("explores") else 0.0)
 
 
 def new_items(settings: Settings, state: dict[str, Any]) -> NewItems:
@@ -107,7 +107,7 @@ def drawn_for(
         known: rows of the user vectors.
         new: what is drawn from.
     """
-    users, most = known["user_id"].to_pylist(), len(explores(surface))
+    users, most = known["user_id"].to_pylist(), len(explores(state, surface))
     pairs = [] if surface.show_seen else _had(settings, state, new.ids)
     interests = [vectors.vector_array(known[name]) for name in INTERESTS]
     salted = salt(settings, state)
@@ -135,7 +135,7 @@ def relist_for_new_items(settings: Settings, candidate: str) -> dict[str, int]:
         `new_items` as of T, those that `came` and `went` since the base, and the users `relisted` for them.
     """
     state = publications.candidate(settings, candidate)
-    surfaces = [surface for surface in settings.surfaces if len(explores(surface))]
+    surfaces = [surface for surface in settings.surfaces if len(explores(state, surface))]
     relisted = publications.relisted(settings, candidate)
     if not surfaces:
         return {}
@@ -197,6 +197,6 @@ def _with_other_draws(
                 own = scores.copy()
                 if not surface.show_seen:
                     own[_cells(pairs, users[rows], ids)] = -np.inf
-                other |= draw_changes(own, of_before, of_now, len(explores(surface)))
+                other |= draw_changes(own, of_before, of_now, len(explores(state, surface)))
             changed += [users[start + row] for row in np.flatnonzero(other) if users[start + row] not in leave]
     return changed

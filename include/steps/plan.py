@@ -413,6 +413,7 @@ def _plan(
         "lists": context,
         "changed_rows": rows,
         "segment_by": list(settings.cold_start.segment_by),
+        "explores": (source or base or {"explores": True}).get("explores", False),
         "kinds": _kinds(settings, source),
         "artefacts": _choose_artefacts(settings, encoder_id, as_of, context, base, source),
         "shards": settings.shards,

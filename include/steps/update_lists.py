@@ -55,7 +55,7 @@ def update_lists(settings: Settings, candidate: str, shard: int | None = None) -
         if mine:
             catalogue, barred = load_catalogue(settings, state, surface)
             ranking = load_ranking(settings, state, surface)
-            new = new_items(settings, state) if len(explores(surface)) else None
+            new = new_items(settings, state) if len(explores(state, surface)) else None
         for part in mine:
             start = time.monotonic()
             rows = _lists(settings, state, surface, catalogue, barred, ranking, new, list(part.keys))
@@ -207,7 +207,8 @@ def _lists_of_history(
     if new is not None:
         catalogue = blend.catalogue = catalogue.with_more(new.ids, new.text, new.left, new.right)
         drawn = drawn_for(settings, state, surface, known, new)
-        positions, scores, parts = _with_new_items(catalogue, surface, new, drawn, positions, scores, parts)
+        at = explores(state, surface)
+        positions, scores, parts = _with_new_items(catalogue, at, new, drawn, positions, scores, parts)
     because_item, because_share = blend.reasons(shares, positions, surface.reasons)
     return _table(users, catalogue, positions, scores, parts, because_item, because_share)
 
@@ -286,7 +287,7 @@ def ranked(
 
 def _with_new_items(
     catalogue: Catalogue,
-    surface: Surface,
+    at: NDArray[np.int64],
     new: NewItems,
     drawn: NDArray[np.int64],
     positions: NDArray[np.int64],
@@ -297,8 +298,9 @@ def _with_new_items(
     place = {item: position for position, item in enumerate(catalogue.item_ids)}
     of_new = np.array([place[item] for item in new.ids], dtype=np.int64)
     chosen = np.where(drawn >= 0, of_new[drawn], -1) if len(of_new) else drawn
-    source = placed(positions, chosen, explores(surface))
-    column, length = np.arange(surface.length), surface.length
+    length = positions.shape[1]
+    source = placed(positions, chosen, at)
+    column = np.arange(length)
     kept = source >= length
     ordinary = (source >= 0) & ~kept
 
