@@ -243,14 +243,19 @@ def train_encoder(settings: Settings, plan: Plan, way: str) -> dict[str, Any]:
             "way": way,
             "training": plan["training"],
             "seed": plan["seed"],
-            "later_window": progress.curve[progress.best],
-            "later_window_of_the_base": progress.curve[0],
+            "later_window": _without_clock(progress.curve[progress.best]),
+            "later_window_of_the_base": _without_clock(progress.curve[0]),
         }
         with writing(settings):
             name = artefacts.write(settings, KIND, learned, description)
         result["encoder"] = {**plan["base"], "source": f"{TRAINED}{name}"}
     training.write_result(settings, plan["name"], way, result)
     return result
+
+
+def _without_clock(look: dict[str, Any]) -> dict[str, Any]:
+    """A look at the later window as an artefact may hold it, whose name follows from all that it holds."""
+    return {name: value for name, value in look.items() if name != "seconds"}
 
 
 def _learner(settings: Settings, plan: Plan, way: str, lesson: Any, documents: pa.Table) -> Any:
