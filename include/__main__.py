@@ -62,6 +62,11 @@ def moment(text: str | None) -> datetime | None:
     return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
 
 
+def listed(text: str | None) -> list[str]:
+    """Names as people write them, with commas between."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
 def home() -> Settings:
     """The settings, their home checked and brought up to the present version."""
     from include.steps.migrate import opened
@@ -555,7 +560,7 @@ def backtest(
     from include.steps.report_backtest import report_backtest
 
     settings = home()
-    named = [name.strip() for name in (methods or "").split(",") if name.strip()]
+    named = listed(methods)
     plan = plan_backtest(
         settings,
         every=every,
@@ -659,7 +664,7 @@ def train_encoder(
     from include.steps.compare_encoders import measure_encoder
 
     settings = home()
-    named = [name.strip() for name in (ways or "").split(",") if name.strip()]
+    named = listed(ways)
     plan = steps.plan_training(
         settings,
         every=every,

@@ -86,6 +86,11 @@ class Histories:
         return Histories(place[self.user[kept]], self.item[kept], self.day[kept], (len(users), self.shape[1]))
 
 
+def places(sizes: Ints) -> Ints:
+    """0, 1, … within each of some groups of these sizes, one behind the other."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
 @dataclass(frozen=True)
 class Pairs:
     """One row for each pair of user and item of some histories, ordered by user and then the last that was had first."""
@@ -140,8 +145,7 @@ class Pairs:
     @property
     def place(self) -> Ints:
         """0, 1, … within each user's rows."""
-        sizes = np.bincount(self.user, minlength=self.shape[0])
-        return np.arange(len(self.user)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return places(np.bincount(self.user, minlength=self.shape[0]))
 
     def matrix(self, values: NDArray[np.float64], kept: NDArray[np.bool_]) -> csr_array:
         """(users, items) with a value for each kept pair."""

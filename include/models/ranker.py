@@ -24,6 +24,7 @@ from include.models.candidates import (
     Sources,
     entries,
     only,
+    places,
     scores,
     strongest,
 )
@@ -221,17 +222,12 @@ def _ranks(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.f
     """1 for the best of a user's pool, then 1 / log2(rank + 1)."""
     # A row of a matrix for each user: many short sorts are far quicker than one of all.
     shape = len(sizes), int(sizes.max(initial=0))
-    row, place = user, _places(sizes)
+    row, place = user, places(sizes)
     own = np.full(shape, np.inf)
     own[row, place] = -values
     found = np.empty(shape)
     np.put_along_axis(found, np.argsort(own, axis=1, kind="stable"), 1.0 / np.log2(np.arange(shape[1]) + 2.0)[None], 1)
     return found[row, place]
-
-
-def _places(sizes: Ints) -> Ints:
-    """0, 1, … within each user's candidates, where they stand in order of user."""
-    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def _of_items(sources: Sources, item: Ints) -> Columns:
@@ -382,8 +378,8 @@ def best(pool: Pool, scores: NDArray[np.float64], length: int) -> tuple[Ints, In
         (users, length) places in the pool, -1 where a user has no more candidates, and (users, length) items, -1 likewise.
     """
     order = np.lexsort((pool.item, -scores, pool.user))
-    rank = _places(pool.sizes)
+    rank = places(pool.sizes)
     first = order[rank < length]
-    places = np.full((pool.users, length), -1)
-    places[pool.user[first], rank[rank < length]] = first
-    return places, np.where(places >= 0, pool.item[places], -1) if len(pool.item) else places
+    chosen = np.full((pool.users, length), -1)
+    chosen[pool.user[first], rank[rank < length]] = first
+    return chosen, np.where(chosen >= 0, pool.item[chosen], -1) if len(pool.item) else chosen

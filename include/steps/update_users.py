@@ -159,12 +159,13 @@ def user_rows(
             shape=(len(users), len(distinct)),
         )
 
-    def text_interest(half_life_days: float) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        own = np.asarray(own_weights(half_life_days) @ own_texts.astype(np.float64))
-        return interest_vectors(weights(half_life_days), text, own)
+    def text_interest(of_items: csr_array, of_texts: csr_array) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        return interest_vectors(of_items, text, np.asarray(of_texts @ own_texts.astype(np.float64)))
 
-    long, long_norm = text_interest(settings.interests.long_half_life_days)
-    short, short_norm = text_interest(settings.interests.short_half_life_days)
+    long_days, short_days = settings.interests.long_half_life_days, settings.interests.short_half_life_days
+    over_long = weights(long_days), own_weights(long_days)
+    long, long_norm = text_interest(*over_long)
+    short, short_norm = text_interest(weights(short_days), own_weights(short_days))
     weighed = behaviour_weights(
         settings,
         state,
@@ -178,8 +179,7 @@ def user_rows(
     behaved, behaviour_norm = interest_vectors(weighed, left, None)
     several: dict[str, pa.Array] = {}
     if has_several_interests(settings, state):
-        days = settings.interests.long_half_life_days
-        together = csr_array(hstack([weights(days), own_weights(days)], format="csr"))
+        together = csr_array(hstack(over_long, format="csr"))
         several = _several_columns(together, np.concatenate([text, own_texts]), settings.interests.most)
     n = np.bincount(history.user, minlength=len(users))
     active = np.flatnonzero((n > 0) | (np.bincount(wrote.user, minlength=len(users)) > 0))
