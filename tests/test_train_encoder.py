@@ -258,11 +258,17 @@ def test_the_window_that_says_when_to_stop_is_no_training(with_future):
 
 # The whole way, on a home whose texts say something that the encoder does not know
 
-WINDOWS, PEOPLE, RELEASED = 8, 48, 24
+WINDOWS, PEOPLE, RELEASED = 8, 60, 24
 GROUPS = (
-    ("lantern", "copper", "violin"), ("meadow", "anchor", "ginger"), ("marble", "falcon", "ribbon"), ("saddle", "prism", "walnut"),
+    ("otter", "falcon", "badger", "salmon", "heron", "lynx", "beetle", "gecko", "walrus", "raven", "moose", "viper"),
+    ("hammer", "chisel", "wrench", "drill", "pliers", "sander", "clamp", "lathe", "mallet", "spanner", "trowel", "hacksaw"),
+    ("ginger", "waffle", "noodle", "cheddar", "muffin", "lentil", "pepper", "yogurt", "pretzel", "walnut", "custard", "salami"),
+    ("violin", "trumpet", "cello", "banjo", "flute", "organ", "drums", "harp", "tuba", "guitar", "piano", "oboe"),
 )  # fmt: skip
-NOISE = ("north", "seven", "quiet", "early", "round", "plain", "heavy", "short", "clear", "under", "broad", "light")
+NOISE = (
+    "winter", "copper", "harbour", "midnight", "velvet", "festival", "mountain", "railway", "library", "garden", "stadium", "desert",
+    "island", "factory", "castle", "airport", "village", "temple", "market", "forest", "hospital", "theatre", "canyon", "cottage",
+)  # fmt: skip
 OWN = Training(
     min_pairs=100, min_stop_pairs=20, adapter_batch=64, adapter_learning_rate=2e-3, evaluate_every=5, minutes=60,
     lora_batch=8, lora_layers=1, lora_evaluate_every=1, epochs=8, patience=3,
@@ -270,9 +276,10 @@ OWN = Training(
 
 
 def shop(folder: Path, *, hidden: bool) -> Settings:
-    """Each hour brings new items, which users take in the next one: those with words of their group, or any.
+    """Each hour brings new items and new users, who take two items, and two of the next hour: of one group, or any.
 
-    Nothing but the text tells the items of an hour apart: nobody had one before.
+    Nothing but one word in six tells the items of an hour apart, for nobody had one before; and two items are too few for the
+    other five words to cancel out.
     """
     draw = random.Random(3)  # noqa: S311
     settings = Settings(
@@ -285,17 +292,18 @@ def shop(folder: Path, *, hidden: bool) -> Settings:
         mine: list[list[str]] = [[] for _ in GROUPS]
         for number in range(RELEASED):
             group = number % len(GROUPS)
-            words = [draw.choice(GROUPS[group]), *draw.sample(NOISE, 4)]
+            words = [draw.choice(GROUPS[group]), *draw.sample(NOISE, 5)]
             draw.shuffle(words)
             name = f"w{window}n{number}"
             there = samples.FIRST + timedelta(hours=window - 1)
             items.append({"item_id": name, "title": " ".join(words), "published_at": there.isoformat()})
             mine[group].append(name)
-        for person in range(PEOPLE):
+        for came, person in ((came, person) for came in (window - 1, window) if came >= 0 for person in range(PEOPLE)):
             choice = mine[person % len(GROUPS)] if hidden else [name for names in mine for name in names]
-            for place, name in enumerate(draw.sample(choice, 4)):
+            for place, name in enumerate(draw.sample(choice, 2)):
                 when = samples.FIRST + timedelta(hours=window, minutes=5 + 10 * place, seconds=person)
-                row = {"event_id": f"{person}-{name}", "user_id": f"u{person}", "item_id": name, "event_type": "view"}
+                user = f"u{came}-{person}"
+                row = {"event_id": f"{user}-{name}", "user_id": user, "item_id": name, "event_type": "view"}
                 done.append({**row, "event_ts": when.isoformat()})
     land(settings, samples.write(folder / "events.jsonl", done), format="canonical", arrival="event")
     land(settings, samples.write(folder / "items.jsonl", items), format="canonical", arrival=samples.FIRST)
@@ -330,13 +338,13 @@ def test_better_is_better_beyond_the_interval(low, expected):
 
 def test_what_is_hidden_in_texts_is_learned_and_judged_in_windows_that_it_did_not_see(better):
     settings, plan, backtest, decision = better
-    assert decision["better"] is steps.is_better(decision["ratio"])
-    assert (decision["encoder"] is not None) is decision["better"]
+    assert decision["ratio"]["low"] > 1.1, "its lists are better, far beyond the interval"
+    assert decision["better"]
     ends = [plan["train_until"], plan["stop_until"], backtest["comparison"]["plan"]["cuts"][0]]
     assert ends == sorted(ends), "what is judged lies behind what was learned from"
     report = json.loads((Path(decision["out"]) / "training.json").read_text())
     adapter = report["ways"]["adapter"]
-    assert adapter["curve"][adapter["best"]]["ndcg_10"] > 1.3 * adapter["curve"][0]["ndcg_10"]
+    assert adapter["curve"][adapter["best"]]["ndcg"] > 1.1 * adapter["curve"][0]["ndcg"]
     assert report["comparison"]["encoders"].keys() == {report["champion"], report["challenger"]}
     assert publications.serving(settings)["encoder_id"] == report["champion"] == plan["champion"]
     page = (Path(decision["out"]) / "training.html").read_text()
@@ -344,16 +352,10 @@ def test_what_is_hidden_in_texts_is_learned_and_judged_in_windows_that_it_did_no
     assert decision["why"] in html.unescape(page)
 
 
-def approved_by_its_backtest(settings: Settings, plan: dict[str, Any]) -> dict[str, Any]:
-    """What `decide` gives of the trained encoder where the interval lies above 1."""
-    encoder = training.read_result(settings, plan["name"], "adapter")["encoder"]
-    return {"better": True, "why": "NDCG is 1.2 times the champion's", "encoder": encoder, "out": "out"}
-
-
 def test_a_trained_encoder_that_was_better_becomes_a_shadow_that_waits(better):
-    settings, plan, backtest, _ = better
+    settings, _, backtest, decision = better
     champion = publications.serving(settings)
-    shadow = published(settings, steps.plan_trained_challenger(settings, approved_by_its_backtest(settings, plan)))
+    shadow = published(settings, steps.plan_trained_challenger(settings, decision))
     assert publications.serving_id(settings) == champion["id"], "an approval alone lets it serve"
     assert shadow["encoder_id"] == backtest["comparison"]["encoders"][1]["id"] != champion["encoder_id"]
     assert shadow["line"] in publications.waiting(settings)
@@ -365,8 +367,8 @@ def test_a_trained_encoder_that_was_better_becomes_a_shadow_that_waits(better):
 
 
 def test_the_home_may_be_moved_and_a_publication_of_a_trained_encoder_is_rebuilt(better, tmp_path):
-    settings, plan, _, _ = better
-    entry = published(settings, steps.plan_trained_challenger(settings, approved_by_its_backtest(settings, plan)))
+    settings, _, _, decision = better
+    entry = published(settings, steps.plan_trained_challenger(settings, decision))
     moved = settings.model_copy(update={"home": Path(shutil.copytree(settings.home, tmp_path / "elsewhere"))})
     again = published(moved, plan_rebuild(moved, publication=entry["id"]))
     same_exports(settings, entry, moved, again, tmp_path)
