@@ -113,7 +113,7 @@ def users_moved(settings: Settings, before: Manifest, after: Manifest, top: int)
     came, went, rewritten = vectors.differing(settings, VectorTable.USERS, *versions)
     ids: list[str] = []
     found = [np.zeros((0, len(names)))]
-    for one, other in vectors.pairs(settings, VectorTable.USERS, *versions, rewritten, ["user_id", *names]):
+    for one, other in vectors.pairs(settings, VectorTable.USERS, *versions, rewritten, names):
         far = np.stack(
             [movement(vectors.vector_array(one[name]), vectors.vector_array(other[name])) for name in names], 1
         )

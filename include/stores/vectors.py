@@ -141,6 +141,16 @@ def write(
     return _write(folder(settings, encoder_id), name, encoder_id, rows, base, gone, metadata or {})
 
 
+Version = tuple[str, int]
+"""Encoder id and version of a table."""
+
+
+def _at(settings: Settings, name: str, version: Version) -> Any:
+    table = _open(folder(settings, version[0]), name, version[0])
+    table.checkout(version[1])
+    return table
+
+
 def read(
     settings: Settings,
     encoder_id: str,
@@ -155,8 +165,7 @@ def read(
     Raises:
         BadInput: the table is of another encoder.
     """
-    table = _open(folder(settings, encoder_id), name, encoder_id)
-    table.checkout(version)
+    table = _at(settings, name, (encoder_id, version))
     return _scan(table, columns, keys)
 
 
@@ -183,8 +192,7 @@ def batches(
     settings: Settings, encoder_id: str, name: str, version: int, columns: list[str]
 ) -> Iterator[pa.RecordBatch]:
     """All rows of one version of a table, a part at a time, for what needs no order."""
-    table = _open(folder(settings, encoder_id), name, encoder_id)
-    table.checkout(version)
+    table = _at(settings, name, (encoder_id, version))
     yield from table.to_lance().to_batches(columns=columns)
 
 
@@ -192,14 +200,8 @@ class NotEmbedded(BadInput):
     """A text has no vector yet."""
 
 
-Version = tuple[str, int]
-"""Encoder id and version of a table."""
-
-
 def _dataset(settings: Settings, name: str, version: Version) -> Any:
-    table = _open(folder(settings, version[0]), name, version[0])
-    table.checkout(version[1])
-    return table.to_lance()
+    return _at(settings, name, version).to_lance()
 
 
 def _key(dataset: Any) -> str:
@@ -248,15 +250,12 @@ def pairs(
     columns: list[str],
     rows: int = 20_000,
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """The rows of some keys, which both versions have, as they were and as they are: a part at a time, in the order of keys."""
-    sides = [_dataset(settings, name, version) for version in (before, after)]
-    asked = pa.array(keys, pa.string())
-    places = [pc.index_in(asked, _keys(side)) for side in sides]
+    """Rows which both versions have, as they were and as they are: a part at a time, in the order of the keys, which are sorted."""
+    tables = [_at(settings, name, version) for version in (before, after)]
+    # By filter: a take by place is a hundred times slower where rows were deleted.
+    wanted = [tables[0].schema.field(0).name, *columns]
     for start in range(0, len(keys), rows):
-        first, second = (
-            side.take(place.slice(start, rows).to_pylist(), columns=columns)
-            for side, place in zip(sides, places, strict=True)
-        )
+        first, second = (_scan(table, wanted, keys[start : start + rows]) for table in tables)
         yield first, second
 
 
@@ -264,8 +263,7 @@ def nearest(
     settings: Settings, encoder_id: str, name: str, version: int, column: str, vector: Sequence[float], most: int
 ) -> list[tuple[str, float]]:
     """The rows whose vectors are nearest to a unit vector, by exact search: key and cosine."""
-    table = _open(folder(settings, encoder_id), name, encoder_id)
-    table.checkout(version)
+    table = _at(settings, name, (encoder_id, version))
     key = table.schema.field(0).name
     query = table.search(np.asarray(vector, dtype=np.float32), vector_column_name=column).distance_type("dot")
     found = query.limit(most).select([key]).to_list()
@@ -275,15 +273,13 @@ def nearest(
 
 def columns(settings: Settings, encoder_id: str, name: str, version: int) -> list[str]:
     """Names of a table's columns."""
-    table = _open(folder(settings, encoder_id), name, encoder_id)
-    table.checkout(version)
+    table = _at(settings, name, (encoder_id, version))
     return list(table.schema.names)
 
 
 def metadata(settings: Settings, encoder_id: str, name: str, version: int) -> dict[str, str]:
     """What a table's schema says of itself: encoder id and artefact ids."""
-    table = _open(folder(settings, encoder_id), name, encoder_id)
-    table.checkout(version)
+    table = _at(settings, name, (encoder_id, version))
     return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
 
 
@@ -341,8 +337,7 @@ def compact(settings: Settings, encoder_id: str, name: str, version: int) -> int
     Returns:
         The version with the same rows in few parts; the same one where there was nothing to do. The old one stays.
     """
-    table = _open(folder(settings, encoder_id), name, encoder_id)
-    table.checkout(version)
+    table = _at(settings, name, (encoder_id, version))
     if len(table.to_lance().get_fragments()) <= MANY_FRAGMENTS:
         return version
     table.checkout_latest()
