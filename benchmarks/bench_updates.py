@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.processes import Cost, tidemark
-from benchmarks.simulator import DAYS, START, simulate, write
+from benchmarks.simulator import START, simulate, write
 from include.settings import Settings, load
 from include.steps.chain import STEPS
 from include.steps.land import land
@@ -115,11 +115,12 @@ def part(tables: dict[str, pa.Table], users: int) -> dict[str, pa.Table]:
     }
 
 
-def new_hour(settings: Settings, scratch: Path, users: int, touched: int, items: int, number: int) -> Cost:
+def new_hour(settings: Settings, scratch: Path, users: int, touched: int, items: int) -> Cost:
     """Land an hour of events of some users, after all others, and clean it; returns what the cleaning cost."""
+    hour = datetime.fromisoformat(publications.serving(settings)["as_of"])
+    number = (hour - START) // timedelta(hours=1)
     draw = np.random.default_rng([number, touched])
     chosen = np.repeat(draw.choice(users, touched, replace=False), EVENTS_OF_TOUCHED)
-    hour = START + timedelta(days=DAYS, hours=number)
     moments = [hour + timedelta(seconds=float(second)) for second in np.sort(draw.uniform(0, 3600, len(chosen)))]
     events = pa.table(
         {
@@ -169,8 +170,8 @@ def measure(
     anew = plan_update if serving is None else lambda s: plan_rebuild(s, publication=serving)
     found: dict[Any, Run] = {"rebuild": timed(settings, anew)}
     show("rebuild", found["rebuild"])
-    for number, touched in enumerate(sorted({*(round(share * users) for share in shares), fixed}, reverse=True)):
-        cleaning = new_hour(settings, scratch, users, touched, tables["items"].num_rows, number)
+    for touched in sorted({*(round(share * users) for share in shares), fixed}, reverse=True):
+        cleaning = new_hour(settings, scratch, users, touched, tables["items"].num_rows)
         found[touched] = timed(settings, plan_update)
         show(f"{touched:,} users", found[touched], found["rebuild"], cleaning)
     redelivered(settings, data)

@@ -229,8 +229,9 @@ def main() -> None:
     for name in METHODS:
         found, training[name] = train(name, folder, plan["k"], plan["seed"])
         tables.append(found.assign(cut=pd.Timestamp(plan["cut"]), method=name)[COLUMNS])
-    pd.concat(tables, ignore_index=True).to_parquet(folder / "recommendations.parquet", index=False)
-    (folder / "training.json").write_text(json.dumps(training, indent=1), "utf-8")
+        # Behind each method, so that what one took minutes for is not lost with the next.
+        pd.concat(tables, ignore_index=True).to_parquet(folder / "recommendations.parquet", index=False)
+        (folder / "training.json").write_text(json.dumps(training, indent=1), "utf-8")
 
 
 if __name__ == "__main__":
