@@ -1,7 +1,9 @@
 """The past: what is recommended as of a T, again, after late events, and by the day's DAG."""
 
 import json
+import shutil
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ def past(tmp_path_factory) -> tuple[Settings, dict[str, Any]]:
     cleaned(settings)
     made = {"before": published(settings, plan_recommend(settings))}
     assert made["before"]["as_of"] == T.isoformat()
+    made["then"] = Path(shutil.copytree(settings.home, folder / "then"))
 
     row = samples.events(1)[0]
     seen = {event["item_id"] for event in samples.events() if event["user_id"] == LATE}
@@ -39,6 +42,7 @@ def past(tmp_path_factory) -> tuple[Settings, dict[str, Any]]:
     ]
     land(settings, samples.write(folder / "later" / "events.jsonl", rows), format="canonical")
     cleaned(settings)
+    made["rows"] = rows
     made["update"] = published(settings, plan_update(settings))
     made["after"] = published(settings, plan_recommend(settings, T))
     return settings, made
@@ -54,8 +58,22 @@ def test_late_events_change_the_snapshot_of_a_publication_and_nothing_else_it_is
     found = compare(settings, before["id"], after["id"])
     assert found["made_of"].keys() == {"lake_snapshot", "lists lake_snapshot", "sources"}
     assert after["lake_snapshot"] > before["lake_snapshot"]
-    assert [row["user_id"] for row in found["users"]["most"]] == [LATE], "the new event is none of T's"
+    assert [row["user_id"] for row in found["users"]["most"]] == [LATE]
     assert publications.serving_id(settings) == made["update"]["id"]
+
+
+def test_what_came_at_t_or_later_is_none_of_a_publication_of_t(past, tmp_path):
+    """It is the one of a home that got the late event and never the new one."""
+    settings, made = past
+    then = settings.model_copy(update={"home": made["then"]})
+    land(
+        then,
+        samples.write(tmp_path / "events-late.jsonl", made["rows"][:1]),
+        format="canonical",
+        arrival=T + timedelta(hours=1),
+    )
+    cleaned(then)
+    same_exports(settings, made["after"], then, published(then, plan_recommend(then, T), gated=False), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["before", "after"])
