@@ -7,6 +7,7 @@ update of a few users leaves what a rebuild of everyone would give.
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -41,6 +42,28 @@ Filling = tuple[NDArray[np.int64], NDArray[np.int64]]
 BECAUSE = pa.list_(pa.struct([("item_id", pa.string()), ("share", pa.float32())]))
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What the lists of a surface are made of."""
+
+    settings: Settings
+    state: dict[str, Any]
+    """A candidate or a publication."""
+
+    surface: Surface
+    catalogue: Catalogue
+    """The items as of the lists' T."""
+
+    barred: NDArray[np.bool_]
+    """(n,) items of it that cannot be listed at the candidate's T."""
+
+    ranking: Ranking | None
+    """None where lists keep the blend."""
+
+    new: NewItems | None
+    """None where no places are kept for new items."""
+
+
 def update_lists(settings: Settings, candidate: str, shard: int | None = None) -> dict[str, Any]:
     """Score the users that a candidate relists, for every surface: those of one shard, or of all.
 
@@ -53,20 +76,31 @@ def update_lists(settings: Settings, candidate: str, shard: int | None = None) -
         planned, _ = planned_lists(settings, candidate, state, surface)
         mine = of_shard(planned, shard, state["shards"])
         if mine:
-            catalogue, barred = load_catalogue(settings, state, surface)
-            ranking = load_ranking(settings, state, surface)
-            new = new_items(settings, state) if len(explores(state, surface)) else None
+            what = _listing(settings, state, surface)
         for part in mine:
             start = time.monotonic()
-            rows = _lists(settings, state, surface, catalogue, barred, ranking, new, list(part.keys))
+            rows = _lists(what, list(part.keys))
             parts.write(settings, candidate, part, list_inputs(state), rows, time.monotonic() - start)
             log.info("%s: listed part %d of %d", surface.name, part.number + 1, part.of)
         written[surface.name] = sum(len(part.keys) for part in mine)
     return written
 
 
-def load_catalogue(settings: Settings, state: dict[str, Any], surface: Surface) -> tuple[Catalogue, NDArray[np.bool_]]:
-    """The items as of the lists' T, and which of them cannot be listed at the candidate's T."""
+def _listing(settings: Settings, state: dict[str, Any], surface: Surface) -> Listing:
+    """Read what the lists of a surface are made of."""
+    catalogue = _catalogue(settings, state, surface)
+    return Listing(
+        settings,
+        state,
+        surface,
+        catalogue,
+        ineligible(settings, state, list(catalogue.item_ids)),
+        load_ranking(settings, state, surface),
+        new_items(settings, state) if len(explores(state, surface)) else None,
+    )
+
+
+def _catalogue(settings: Settings, state: dict[str, Any], surface: Surface) -> Catalogue:
     context = state["lists"]
     rows = vectors.read(
         settings,
@@ -84,39 +118,30 @@ def load_catalogue(settings: Settings, state: dict[str, Any], surface: Surface) 
             surface.popularity_half_life_days,
         )
     ids = rows["item_id"].to_pylist()
-    catalogue = Catalogue.build(
+    return Catalogue.build(
         ids,
         vectors.vector_array(rows["text"]),
         vectors.vector_array(rows["left"]),
         vectors.vector_array(rows["right"]),
         np.array([counts.get(item, 0.0) for item in ids]),
     )
-    return catalogue, ineligible(settings, state, ids)
 
 
-def _lists(
-    settings: Settings,
-    state: dict[str, Any],
-    surface: Surface,
-    catalogue: Catalogue,
-    barred: NDArray[np.bool_],
-    ranking: Ranking | None,
-    new: NewItems | None,
-    users: list[str],
-) -> pa.Table:
+def _lists(what: Listing, users: list[str]) -> pa.Table:
     """The lists of some users as rows of the surface's table, in the order of the users."""
+    settings, state, surface, catalogue = what.settings, what.state, what.surface, what.catalogue
     known = vectors.read(
         settings, state["encoder_id"], VectorTable.USERS, state["tables"][VectorTable.USERS]["version"], keys=users
     )
-    names = [*(SOURCES if ranking is None else GROUPS)]
+    names = [*(SOURCES if what.ranking is None else GROUPS)]
     names += ([Reason.SEGMENT] if settings.cold_start.segment_by else []) + (
-        [] if new is None else [Reason.EXPLORATION]
+        [] if what.new is None else [Reason.EXPLORATION]
     )
-    rows = _lists_of_history(settings, state, surface, catalogue, barred, ranking, new, names, known)
+    rows = _lists_of_history(what, names, known)
     unseen = sorted(set(users) - set(known["user_id"].to_pylist()))
     if not unseen:
         return rows
-    popular = segment_lists(settings, state, surface, catalogue, barred, unseen)
+    popular = segment_lists(settings, state, surface, catalogue, what.barred, unseen)
     shape = popular.positions.shape
     parts = {name: popular.parts.get(name, np.zeros(shape)) for name in names}
     because = np.full((*shape, surface.reasons), -1, dtype=np.int64)
@@ -128,18 +153,9 @@ def _lists(
     return pa.concat_tables([rows, shown]).sort_by("user_id")
 
 
-def _lists_of_history(
-    settings: Settings,
-    state: dict[str, Any],
-    surface: Surface,
-    catalogue: Catalogue,
-    barred: NDArray[np.bool_],
-    ranking: Ranking | None,
-    new: NewItems | None,
-    names: list[str],
-    known: pa.Table,
-) -> pa.Table:
+def _lists_of_history(what: Listing, names: list[str], known: pa.Table) -> pa.Table:
     """The lists of users with a history, whose vectors are given; `names` are the parts of a score."""
+    settings, state, surface, catalogue = what.settings, what.state, what.surface, what.catalogue
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
     users = known["user_id"].to_pylist()
     long, short, behaved = (vectors.vector_array(known[name]) for name in ("long", "short", "behaviour"))
@@ -178,7 +194,7 @@ def _lists_of_history(
             catalogue.matrix,
             surface.length,
             excluded=None if surface.show_seen else seen[some],
-            ineligible=barred,
+            ineligible=what.barred,
             chunk=settings.users_per_chunk,
         )
         return found
@@ -186,12 +202,12 @@ def _lists_of_history(
     positions = np.full((len(users), surface.length), -1)
     scores = np.zeros(positions.shape)
     parts = {name: np.zeros(positions.shape) for name in names}
-    if ranking is not None:
+    if what.ranking is not None:
         _rank(
-            ranking,
+            what.ranking,
             surface,
             catalogue,
-            ~barred,
+            ~what.barred,
             Histories(user, item, days(event_ts), shape),
             best_of,
             positions,
@@ -199,12 +215,13 @@ def _lists_of_history(
             parts,
         )
     # The ranker knows nothing of a user without a history.
-    left = np.setdiff1d(np.arange(len(users)), () if ranking is None else user)
+    left = np.setdiff1d(np.arange(len(users)), () if what.ranking is None else user)
     positions[left], scores[left], blended = _by_blend(blend.only(left), best_of(left))
     for name in SOURCES:
         parts[name][left] = blended[name]
 
-    if new is not None:
+    if what.new is not None:
+        new = what.new
         catalogue = blend.catalogue = catalogue.with_more(new.ids, new.text, new.left, new.right)
         drawn = drawn_for(settings, state, surface, known, new)
         at = explores(state, surface)
