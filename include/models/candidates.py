@@ -65,7 +65,7 @@ NEVER_DAYS = 10_000.0
 
 @dataclass(frozen=True)
 class Histories:
-    """What some users did before T, in order of user, time and event key; items are positions in a catalogue of n."""
+    """What some users did before T, in order of user, time and item; items are positions in a catalogue of n."""
 
     user: Ints
     item: Ints
