@@ -1,6 +1,7 @@
 """The dbt project by itself: unit tests of every rule, models that build on an empty lake, docs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import yaml
 
 from include.settings import Settings
 from include.steps import clean
-from include.stores import batches
+from include.steps.land import land
+from include.stores import batches, lake
+from tests import samples
 
 MODELS = batches.DBT_PROJECT / "models"
 RULES = {
@@ -104,3 +107,18 @@ def test_a_failing_unit_test_is_seen(empty: Settings, tmp_path: Path) -> None:
     )
     statuses = {result.node.name: str(result.status) for result in outcome.result.results}
     assert statuses["a_pause_ends_a_session"] == "fail"
+
+
+def test_a_home_outlives_the_folder_of_the_code_that_cleaned_it(tmp_path, monkeypatch):
+    settings = Settings(home=tmp_path / "home")
+    first, second = samples.events(20)[:10], samples.events(20)[10:]
+    land(settings, samples.write(tmp_path / "events1.jsonl", first), format="canonical", arrival=samples.FIRST)
+    elsewhere = Path(shutil.copytree(batches.DBT_PROJECT, tmp_path / "elsewhere"))
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "DBT_PROJECT", elsewhere)
+        clean.clean(settings)
+    shutil.rmtree(elsewhere)
+    land(settings, samples.write(tmp_path / "events2.jsonl", second), format="canonical", arrival="event")
+    clean.clean(settings)
+    with lake.connect(settings) as connection:
+        assert connection.execute("SELECT count(*) FROM lake.main.int_event_history").fetchone() == (20,)

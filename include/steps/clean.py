@@ -181,6 +181,8 @@ def dbt(
         "LAKE_DRY_RUN": "" if dry_run is None else str(dry_run),
     }
     values = {"earliest_event": settings.earliest_event, "quality": list_quality.there(source)}
+    # What a home keeps of a parse names the seeds by their folder: another value of any variable has dbt parse anew.
+    values["project"] = str(project)
     parsed_by = [
         *("--project-dir", str(project), "--profiles-dir", str(project)),
         *("--target", "lake" if source.lake_catalogue is None else "cluster"),
