@@ -180,9 +180,12 @@ def dbt(
         "LAKE_TOUCHED_ROWS": lake.as_pattern(batches.touched_folder(settings)),
         "LAKE_DRY_RUN": "" if dry_run is None else str(dry_run),
     }
-    values = {"earliest_event": settings.earliest_event, "quality": list_quality.there(source)}
-    # What a home keeps of a parse names the seeds by their folder: another value of any variable has dbt parse anew.
-    values["project"] = str(project)
+    # `project` is read by no model. What a home keeps of a parse names the seeds by their folder: another value has dbt parse anew.
+    values = {
+        "earliest_event": settings.earliest_event,
+        "quality": list_quality.there(source),
+        "project": str(project),
+    }
     parsed_by = [
         *("--project-dir", str(project), "--profiles-dir", str(project)),
         *("--target", "lake" if source.lake_catalogue is None else "cluster"),
