@@ -14,7 +14,7 @@ from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.steps.show import show_user
 from include.stores import behaviour, lake
 from tests.test_incremental import NEW_ITEM, START, TABLES, commit, published
-from tests.test_path import lists, same_exports
+from tests.test_path import assert_same_exports, lists
 
 SURFACE = Surface(length=10, exploration=0.2)
 """Ranks 5 and 10 are kept for new items."""
@@ -151,7 +151,7 @@ def test_users_without_a_history_see_what_their_segment_likes(hour: Hour) -> Non
 
 def test_an_update_leaves_what_a_rebuild_gives(hour: Hour, tmp_path: Path) -> None:
     rebuilt = published(hour.home, plan_rebuild(hour.home, publication=hour.after["id"]))
-    same_exports(hour.home, rebuilt, hour.home, hour.after, tmp_path)
+    assert_same_exports(hour.home, rebuilt, hour.home, hour.after, tmp_path)
 
 
 def test_without_its_guards_an_update_leaves_something_else(hour: Hour, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, window_star
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.stores import artefacts, vectors
 from tests import samples
-from tests.test_path import cleaned, lists, published, same_exports
+from tests.test_path import assert_same_exports, cleaned, lists, published
 
 USERS, ITEMS, HOURS = 40, 50, 12
 RANKER = Ranker(window_days=1 / 24, min_users=20, min_users_for_trees=20)
@@ -94,7 +94,7 @@ def test_an_update_keeps_sources_and_ranker_and_leaves_what_a_rebuild_gives(lear
     rebuilt = published(settings, plan_rebuild(settings, publication=update["id"]), gated=False)
     assert rebuilt["run"]["users"]["touched"] == rebuilt["run"]["users"]["total"]
     assert rebuilt["artefacts"] == update["artefacts"]
-    same_exports(settings, rebuilt, settings, update, tmp_path)
+    assert_same_exports(settings, rebuilt, settings, update, tmp_path)
 
 
 def test_an_item_that_landed_after_training_has_factors_at_once(learned):
@@ -166,7 +166,7 @@ def test_hourly_trends_reach_users_without_new_events_and_a_rebuild_gives_the_sa
         assert len(moved) == (USERS if trends == "hourly" else 0)
         rebuilt = published(settings, plan_rebuild(settings, publication=update["id"]), gated=False)
         assert rebuilt["artefacts"] == update["artefacts"]
-        same_exports(settings, rebuilt, settings, update, tmp_path)
+        assert_same_exports(settings, rebuilt, settings, update, tmp_path)
 
     def place(trends: str) -> float:
         settings, _, update = made[trends]

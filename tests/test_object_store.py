@@ -20,7 +20,7 @@ from include.steps.restore import restore
 from include.stores import batches, files, lake, publications
 from include.stores.lock import writing
 from tests import samples, services
-from tests.test_path import cleaned, land, plan_rebuild, plan_recommend, plan_update, published, same_exports
+from tests.test_path import assert_same_exports, cleaned, land, plan_rebuild, plan_recommend, plan_update, published
 
 pytestmark = pytest.mark.cluster
 
@@ -78,7 +78,7 @@ def test_an_object_store_publishes_what_a_folder_does(
     for here, there in zip(local, remote, strict=True):
         assert here["id"] == there["id"]
         assert here["rows"] == there["rows"]
-        same_exports(local_settings, here, remote_settings, there, tmp_path)
+        assert_same_exports(local_settings, here, remote_settings, there, tmp_path)
     assert publications.serving(remote_settings)["id"] == remote[1]["id"]
     assert batches.stale(remote_settings) == []
     assert files.size(remote_settings.lake) > 0

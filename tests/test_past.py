@@ -14,7 +14,7 @@ from include.steps.land import land
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.stores import publications
 from tests import samples
-from tests.test_path import cleaned, exports, include, published, same_exports
+from tests.test_path import assert_same_exports, cleaned, exports, include, published
 
 T = samples.FIRST + timedelta(hours=6)
 LATE = "u3"  # whose event of before T arrives after it
@@ -73,7 +73,7 @@ def test_what_came_at_t_or_later_is_none_of_a_publication_of_t(past, tmp_path):
         arrival=T + timedelta(hours=1),
     )
     cleaned(then)
-    same_exports(settings, made["after"], then, published(then, plan_recommend(then, T), gated=False), tmp_path)
+    assert_same_exports(settings, made["after"], then, published(then, plan_recommend(then, T), gated=False), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["before", "after"])
@@ -81,7 +81,7 @@ def test_a_publication_of_before_and_one_of_after_late_events_are_both_rebuilt(p
     settings, made = past
     rebuilt = published(settings, plan_rebuild(settings, publication=made[name]["id"]), gated=False)
     assert rebuilt["id"] != made[name]["id"]
-    same_exports(settings, rebuilt, settings, made[name], tmp_path)
+    assert_same_exports(settings, rebuilt, settings, made[name], tmp_path)
     one, other = (exports(settings, made[each]["id"], tmp_path) for each in ("before", "after"))
     assert {what for what in one if one[what] != other[what]} == {"recommendations", "user-vectors"}
 
@@ -99,4 +99,4 @@ def test_recommending_as_of_a_past_t_twice_gives_the_same_bytes(past, tmp_path):
     assert datetime.fromisoformat(first["as_of"]) == datetime.fromisoformat(second["as_of"]) == T - timedelta(hours=2)
     assert first["id"] != second["id"]
     assert first["artefacts"] == second["artefacts"]
-    same_exports(settings, first, settings, second, tmp_path)
+    assert_same_exports(settings, first, settings, second, tmp_path)

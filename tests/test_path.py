@@ -82,7 +82,7 @@ def exports(settings, publication, folder):
     return found
 
 
-def same_exports(one_settings, one, other_settings, other, folder):
+def assert_same_exports(one_settings, one, other_settings, other, folder):
     """Two publications, maybe of two homes, export the same bytes."""
     a, b = exports(one_settings, one["id"], folder), exports(other_settings, other["id"], folder)
     assert [what for what in a if a[what] != b[what]] == []
@@ -222,7 +222,7 @@ def test_fresh_lists_differ_from_lists_of_an_earlier_hour(shop):
 def test_exports_are_the_same_bytes_each_time_and_after_a_rebuild(shop, tmp_path):
     settings, made = shop
     for other in ("update", "rebuilt"):
-        same_exports(settings, made["update"], settings, made[other], tmp_path)
+        assert_same_exports(settings, made["update"], settings, made[other], tmp_path)
     exported = pq.read_table(tmp_path / "out.parquet")
     assert exported.schema.names[0] == "item_id"
     export(settings, "recommendations", tmp_path / "r.parquet")

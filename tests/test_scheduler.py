@@ -26,7 +26,7 @@ from include.stores import publications
 from tests import samples
 from tests.test_dags import land_sample
 from tests.test_incremental import published
-from tests.test_path import exports, include, same_content, same_exports
+from tests.test_path import assert_same_exports, exports, include, same_content
 
 pytestmark = pytest.mark.scheduler
 
@@ -144,7 +144,7 @@ def test_a_past_day_recommended_twice_gives_the_same_bytes(
     assert first["kind"] == second["kind"] == "recommend"
     assert first["artefacts"] == second["artefacts"]
     assert publications.serving(settings)["as_of"] == serving["as_of"] > end, "those of the past do not serve"
-    same_exports(settings, first, settings, second, tmp_path)
+    assert_same_exports(settings, first, settings, second, tmp_path)
 
 
 def made_since(settings: Settings, before: publications.Manifest) -> list[publications.Manifest]:

@@ -24,7 +24,7 @@ from include.steps.update_users import update_users
 from include.stores import files, parts, publications, vectors
 from include.stores.parts import cut, of_shard
 from tests import samples
-from tests.test_path import cleaned, land, plan_recommend, plan_update, same_exports
+from tests.test_path import assert_same_exports, cleaned, land, plan_recommend, plan_update
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_three_shards_publish_what_one_does(gated_home: Path, tmp_path: Path) ->
         assert {name: table["written"] for name, table in here["tables"].items()} == {
             name: table["written"] for name, table in there["tables"].items()
         }
-        same_exports(one, here, three, there, tmp_path)
+        assert_same_exports(one, here, three, there, tmp_path)
     assert ones[0]["run"]["texts"]["embedded"] > 3 * embedding.TEXTS_PER_PART, "each shard must have had work"
     assert {"embed_texts", "update_users", "update_lists"} <= ones[0]["run"]["seconds"].keys()
 

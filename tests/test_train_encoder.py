@@ -30,7 +30,7 @@ from include.steps.read_pairs import lesson_of, lesson_tensors, read_lesson
 from include.stores import artefacts, behaviour, lake, publications, training, vectors
 from tests import samples
 from tests.test_backtest import CUT, delivered
-from tests.test_path import cleaned, published, same_exports
+from tests.test_path import assert_same_exports, cleaned, published
 
 # Pairs, masks and the loss, by plain loops
 
@@ -371,7 +371,7 @@ def test_the_home_may_be_moved_and_a_publication_of_a_trained_encoder_is_rebuilt
     entry = published(settings, steps.plan_trained_challenger(settings, decision))
     moved = settings.model_copy(update={"home": Path(shutil.copytree(settings.home, tmp_path / "elsewhere"))})
     again = published(moved, plan_rebuild(moved, publication=entry["id"]))
-    same_exports(settings, entry, moved, again, tmp_path)
+    assert_same_exports(settings, entry, moved, again, tmp_path)
 
 
 def test_another_adapter_is_another_encoder_and_their_vectors_never_meet(better):
