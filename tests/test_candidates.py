@@ -19,11 +19,12 @@ from include.models.candidates import (
     fit,
     relate,
     scores,
-    strongest,
     text_neighbours,
 )
 from include.models.interests import unit
 from include.models.ranker import GROUPS, Example, best, pool, taken, train
+from include.models.sparse import strongest
+from include.models.traits import Traits, cosines, liking
 
 USERS, ITEMS, DAY = 60, 80, 100.0
 
@@ -42,9 +43,19 @@ def near(seed: int = 2) -> csr_array:
     return text_neighbours(unit(np.random.default_rng(seed).normal(size=(ITEMS, 12))), np.zeros(ITEMS))
 
 
+def traits(seed: int = 3) -> Traits:
+    """Texts, up to two categories and one creator of each item; every seventh has none of them."""
+    random = np.random.default_rng(seed)
+    texts = unit(random.normal(size=(ITEMS, 12)))
+    texts[::7] = 0.0
+    told = np.arange(ITEMS) % 7 > 0
+    categories = [[f"c{number}" for number in random.integers(0, 6, 2)] if told[row] else None for row in range(ITEMS)]
+    return Traits.of(texts, categories, [f"a{row % 5}" if told[row] else None for row in range(ITEMS)])
+
+
 def fitted(known: Histories, day: float = DAY, related: float | None = None) -> Sources:
     relations = relate(known, near(), related or day, regularisation=20.0, max_items=1000)
-    return fit(known, relations, np.zeros(ITEMS), day, recent_days=7.0)
+    return fit(known, relations, traits(), np.zeros(ITEMS), day, recent_days=7.0)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +155,57 @@ def test_sources_are_kept_and_read_again_to_the_same_scores(sources):
         scores(sources, known, repeats=True), scores(again, known, repeats=True), strict=True
     ):
         assert (csr_array(one) != csr_array(other)).nnz == 0, name
+    pools = [pool(each, histories().before(DAY), np.ones(ITEMS, dtype=bool), repeats=True) for each in (sources, again)]
+    np.testing.assert_array_equal(pools[0].features, pools[1].features)
+
+
+def test_traits_are_weighed_by_how_rare_they_are():
+    made = Traits.of(np.zeros((3, 2), dtype=np.float32), [["a", "b", "a"], ["a"], None], ["x", None, "x"])
+    weights = np.array([np.log(1 + 3 / 2), np.log(1 + 3)])
+    np.testing.assert_allclose(made.categories.toarray()[0], weights / np.linalg.norm(weights), rtol=1e-6)
+    assert made.categories.toarray()[1:].tolist() == [[1, 0], [0, 0]]
+    assert made.creators.toarray().tolist() == [[1], [0], [1]]
+
+
+def test_liking_and_cosines_equal_a_plain_loop(monkeypatch):
+    monkeypatch.setattr("include.models.traits.ROWS_AT_ONCE", 7)
+    own, random = traits(), np.random.default_rng(4)
+    weights = csr_array(np.where(random.random((USERS, ITEMS)) < 0.1, random.random((USERS, ITEMS)), 0.0))
+    user, item = np.sort(random.integers(0, USERS, 200)), random.integers(0, ITEMS, 200)
+    near, liked = cosines(own.texts, weights, user, item), liking(own.categories, weights, user, item)
+    categories, dense = own.categories.toarray(), weights.toarray()
+    for row in range(200):
+        mean = sum(dense[user[row], had] * own.texts[had] for had in range(ITEMS))
+        norm = np.linalg.norm(mean) or 1.0
+        assert near[row] == pytest.approx(mean @ own.texts[item[row]] / norm, abs=1e-6)
+        expected = sum(dense[user[row], had] * categories[had] @ categories[item[row]] for had in range(ITEMS))
+        assert liked[row] == pytest.approx(expected, abs=1e-6)
+    assert (near != 0).any()
+    assert (liked != 0).any()
+
+
+def test_an_item_s_likes_are_as_popular_as_a_plain_loop_says(sources):
+    week, own = sources.popularity[POPULAR.index("popular_168h")], sources.traits
+    assert own is not None
+    for name, matrix in (("categories", own.categories.toarray()), ("creators", own.creators.toarray())):
+        having = [np.log1p(week[matrix[:, trait] > 0].sum()) for trait in range(matrix.shape[1])]
+        np.testing.assert_allclose(
+            sources.popularity_of_likes[f"popular_168h_by_{name}"], matrix @ np.array(having), rtol=1e-5
+        )
+
+
+def test_a_ranker_of_before_traits_orders_the_pools_of_today(sources):
+    """Artefacts of before hold no traits: lists go on to be made with what they hold."""
+    new = {field.name for field in fields(Traits)}
+    before = Sources.of({name: values for name, values in sources.tensors().items() if name.split(".")[0] not in new})
+    known, eligible = histories().before(DAY), np.ones(ITEMS, dtype=bool)
+    then, now = (pool(each, known, eligible, repeats=False) for each in (before, sources))
+    assert set(then.names) < set(now.names)
+    np.testing.assert_array_equal(then.item, now.item)
+    took = taken(then, known.user[::9], known.item[::9] + 1, ITEMS)
+    ranker = train([Example(then, took)] * 4, trees=True, seed=1)
+    for group, part in ranker.parts(then).items():
+        np.testing.assert_array_equal(part, ranker.parts(now)[group])
 
 
 def test_a_user_s_pool_has_the_same_bits_whoever_else_is_scored(sources):

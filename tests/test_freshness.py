@@ -67,12 +67,17 @@ def test_items_that_appeared_since_have_trends_and_no_relations():
     fresh = refreshed(sources, more, np.zeros(ITEMS + 3), DAY + 6)
     for field in fields(fresh):
         value = getattr(fresh, field.name)
-        if field.name not in ("day", "recent"):
+        if field.name not in ("day", "recent", "traits"):
             assert value.shape[-1] == ITEMS + 3, field.name
     assert fresh.ease.shape == (ITEMS + 3, ITEMS + 3)
     assert (fresh.ease[:ITEMS, :ITEMS] != sources.ease).nnz == 0
     assert fresh.ease.nnz == sources.ease.nnz
     assert fresh.recent.shape == (sources.recent.shape[0], ITEMS + 3)
+    assert {values.shape[0] for values in vars(fresh.traits).values()} == {ITEMS + 3}
+    assert not fresh.traits.texts[ITEMS:].any()
+    for likes in fresh.popularity_of_likes.values():
+        assert likes.shape == (ITEMS + 3,)
+        assert not likes[ITEMS:].any()
 
 
 def test_the_slowest_cadence_that_is_not_shown_to_be_worse_is_named():

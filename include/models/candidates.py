@@ -13,6 +13,7 @@ and, for what is had again, a user's own counts.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,17 @@ from scipy.sparse import coo_array, csr_array, vstack
 
 from include.models.factors import item_to_item
 from include.models.products import PackedMatrix
+from include.models.sparse import entries, kept_form, places, sparse_of, sparse_tensors, strongest
+from include.models.traits import Traits, popularity_of_likes
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 HALF_LIVES_DAYS = (1 / 24, 1.0, 3.0, 7.0, 30.0, 180.0)
+POPULAR = tuple(f"popular_{half * 24:g}h" for half in HALF_LIVES_DAYS)
+TRENDS_OF_LIKES = (1, 3, 4)
+"""Of the half-lives those at which the popularity of an item's likes is told: 1, 7 and 30 days."""
+
 DECAY_DAYS = 60.0
 NEIGHBOURS = 128
 """Entries kept in a row of an item-to-item matrix: what is left out is near 0."""
@@ -84,11 +91,6 @@ class Histories:
         place[users] = np.arange(len(users))
         kept = place[self.user] >= 0
         return Histories(place[self.user[kept]], self.item[kept], self.day[kept], (len(users), self.shape[1]))
-
-
-def places(sizes: Ints) -> Ints:
-    """0, 1, … within each of some groups of these sizes, one behind the other."""
-    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 @dataclass(frozen=True)
@@ -182,16 +184,30 @@ class Sources:
     transitions: csr_array
     text: csr_array
 
+    traits: Traits | None = None
+    """None in artefacts of before they were there: lists go on without."""
+
+    @cached_property
+    def popularity_of_likes(self) -> dict[str, NDArray[np.float64]]:
+        """(n,) by name: how popular items of like texts, of the same categories and of the same creator are."""
+        found: dict[str, NDArray[np.float64]] = {}
+        if self.traits is None:
+            return found
+        for place in TRENDS_OF_LIKES:
+            name, popular = POPULAR[place], self.popularity[place]
+            found[f"{name}_by_text"] = np.log1p(self.text @ popular)
+            found[f"{name}_by_categories"] = popularity_of_likes(self.traits.categories, popular)
+            found[f"{name}_by_creators"] = popularity_of_likes(self.traits.creators, popular)
+        return found
+
     def tensors(self) -> dict[str, NDArray[Any]]:
         """As named arrays, to be kept."""
-        found: dict[str, NDArray[Any]] = {}
+        found: dict[str, NDArray[Any]] = {} if self.traits is None else self.traits.tensors()
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, csr_array):
-                found[f"{field.name}.data"] = value.data
-                found[f"{field.name}.indices"] = value.indices
-                found[f"{field.name}.indptr"] = value.indptr
-            else:
+                found |= sparse_tensors(field.name, value)
+            elif value is not None and field.name != "traits":
                 found[field.name] = np.asarray(value)
         return found
 
@@ -201,11 +217,11 @@ class Sources:
         n = len(tensors["counts"])
 
         def value(name: str) -> object:
-            if f"{name}.indptr" not in tensors:
-                return tensors[name] if name != "day" else float(tensors[name])
-            indptr = tensors[f"{name}.indptr"]
-            parts = (tensors[f"{name}.data"], tensors[f"{name}.indices"], indptr)
-            return csr_array(parts, shape=(len(indptr) - 1, n))
+            if name == "day":
+                return float(tensors[name])
+            if name == "traits":
+                return Traits.of_tensors(tensors)
+            return tensors.get(name) if f"{name}.indptr" not in tensors else sparse_of(tensors, name, n)
 
         return cls(**{field.name: value(field.name) for field in fields(cls)})  # type: ignore[arg-type]
 
@@ -276,22 +292,29 @@ def relate(histories: Histories, near: csr_array, day: float, *, regularisation:
         return csr_array(own[rows]) + csr_array(strongest(ease[rows], LENDERS) @ towards)
 
     return Relations(
-        ease=_kept(ease),
-        smoothed=_kept(_strongest_by_rows(smoothed, n)),
-        cosine=_kept(_cosine(pairs)),
-        transitions=_kept(_transitions(pairs)),
-        text=_kept(near),
+        ease=kept_form(ease),
+        smoothed=kept_form(_strongest_by_rows(smoothed, n)),
+        cosine=kept_form(_cosine(pairs)),
+        transitions=kept_form(_transitions(pairs)),
+        text=kept_form(near),
     )
 
 
 def fit(
-    histories: Histories, relations: Relations, first_day: NDArray[np.float64], day: float, *, recent_days: float
+    histories: Histories,
+    relations: Relations,
+    traits: Traits,
+    first_day: NDArray[np.float64],
+    day: float,
+    *,
+    recent_days: float,
 ) -> Sources:
     """Put the sources together: what items have to do with each other, and the trends as of T.
 
     Args:
         histories: of all users; what happened at T or later is left out.
         relations: learned at T or before it.
+        traits: of the items.
         first_day: (n,) when each item came to be.
         day: T, in days from the epoch.
         recent_days: how far back a user counts as a recent neighbour.
@@ -309,38 +332,10 @@ def fit(
         last_day=last_day,
         gap_days=gap_days,
         again=again,
-        recent=_kept(_recent_users(Pairs.of(known), day - recent_days)),
-        **{field.name: getattr(relations, field.name) for field in fields(relations)},
+        recent=kept_form(_recent_users(Pairs.of(known), day - recent_days)),
+        traits=traits,
+        **vars(relations),
     )
-
-
-def _kept(matrix: csr_array) -> csr_array:
-    """In the form in which it is kept, so that what is fitted and what is read again score alike."""
-    found = csr_array(matrix)
-    found.sort_indices()
-    return csr_array(
-        (found.data.astype(np.float32), found.indices.astype(np.int32), found.indptr.astype(np.int64)),
-        shape=found.shape,
-    )
-
-
-def only(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
-    """A sparse matrix with some of its entries."""
-    indptr = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
-    return csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
-
-
-def strongest(matrix: csr_array, most: int) -> csr_array:
-    """The largest positive entries of each row of a sparse matrix."""
-    matrix = csr_array(matrix)
-    kept = matrix.data > 0
-    for first, last in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
-        if last - first > most:
-            weakest = np.argpartition(-matrix.data[first:last], most - 1)[most:]
-            kept[first + weakest] = False
-    found = only(matrix, kept)
-    found.sort_indices()  # of what is left: of all it would take longer than all the rest
-    return found
 
 
 def _strongest_by_rows(of: Callable[[slice], csr_array], n: int) -> csr_array:
@@ -348,11 +343,6 @@ def _strongest_by_rows(of: Callable[[slice], csr_array], n: int) -> csr_array:
     size = max(1, ENTRIES_AT_ONCE // max(n, 1))
     blocks = [strongest(of(slice(start, min(start + size, n))), NEIGHBOURS) for start in range(0, n, size)]
     return csr_array(vstack(blocks, format="csr")) if blocks else csr_array((n, n))
-
-
-def entries(matrix: csr_array) -> tuple[Ints, Ints]:
-    """Row and column of each entry."""
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices.astype(np.int64)
 
 
 def _strongest_of_dense(matrix: NDArray[np.floating], most: int) -> csr_array:
@@ -470,7 +460,9 @@ def _repurchase(known: Histories) -> tuple[NDArray[np.float64], NDArray[np.float
     return gap_days, again / np.maximum(having, 1)
 
 
-POPULAR = tuple(f"popular_{half * 24:g}h" for half in HALF_LIVES_DAYS)
+def last_of(pairs: Pairs) -> csr_array:
+    """(users, n) the items of a user's last moments, the newest most."""
+    return pairs.matrix(1 / (pairs.rank + 1.0), pairs.rank < LAST)
 
 
 def scores(sources: Sources, pairs: Pairs, *, repeats: bool) -> Iterator[tuple[str, csr_array]]:
@@ -488,7 +480,7 @@ def scores(sources: Sources, pairs: Pairs, *, repeats: bool) -> Iterator[tuple[s
     soft = pairs.matrix((rank + 1) ** -0.25, lately)
     sharp = pairs.matrix((rank + 1) ** -0.5, lately)
     decayed = pairs.matrix(pairs.decayed, lately)
-    last = pairs.matrix(1 / (rank + 1), pairs.rank < LAST)
+    last = last_of(pairs)
     yield "ease", soft @ sources.ease
     yield "ease_latest", sharp @ sources.ease
     yield "smoothed", soft @ sources.smoothed

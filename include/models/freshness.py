@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from include.models import metrics
 from include.models.candidates import HALF_LIVES_DAYS, NEVER_DAYS, Histories, Sources, popularity
+from include.models.sparse import wider
 
 Floats = NDArray[np.float64]
 
@@ -49,17 +49,10 @@ def refreshed(sources: Sources, histories: Histories, first_day: Floats, day: fl
         last_day=last_day,
         gap_days=np.append(sources.gap_days, np.full(new, NEVER_DAYS)),
         again=np.append(sources.again, np.zeros(new)),
-        recent=_wider(sources.recent, len(sources.recent.indptr) - 1, n),
-        **{
-            name: _wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions", "text")
-        },
+        recent=wider(sources.recent, sources.recent.shape[0], n),
+        traits=None if sources.traits is None else sources.traits.with_more(n),
+        **{name: wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions", "text")},
     )
-
-
-def _wider(matrix: csr_array, rows: int, columns: int) -> csr_array:
-    """The same entries in a larger matrix."""
-    ends = np.full(rows + 1 - len(matrix.indptr), matrix.indptr[-1], dtype=matrix.indptr.dtype)
-    return csr_array((matrix.data, matrix.indices, np.append(matrix.indptr, ends)), shape=(rows, columns))
 
 
 def curve(ndcg: dict[str, Floats], users: NDArray[np.int64], seed: int) -> dict[str, Any]:

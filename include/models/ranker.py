@@ -17,18 +17,18 @@ from sklearn.linear_model import LogisticRegression
 
 from include.models.candidates import (
     HALF_LIVES_DAYS,
+    LONGEST,
     NEVER_DAYS,
     POPULAR,
     Histories,
     Pairs,
     Sources,
-    entries,
-    only,
-    places,
+    last_of,
     scores,
-    strongest,
 )
 from include.models.scoring import SOURCES
+from include.models.sparse import entries, only, places, strongest
+from include.models.traits import cosines, liking
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -100,6 +100,14 @@ class Pool:
         """(users,) candidates of each."""
         return np.bincount(self.user, minlength=self.users)
 
+    def described_by(self, names: tuple[str, ...]) -> "Pool":
+        """The same candidates with these features alone: those of a ranker that learned before others were there."""
+        if names == self.names:
+            return self
+        columns = [self.names.index(name) for name in names]
+        groups = tuple(self.groups[column] for column in columns)
+        return replace(self, features=self.features[:, columns], names=names, groups=groups)
+
     def only(self, kept: NDArray[np.bool_]) -> "Pool":
         """Some of the candidates."""
         return replace(self, user=self.user[kept], item=self.item[kept], features=self.features[kept])
@@ -147,6 +155,7 @@ def pool(
         _of_items(sources, item),
         _of_users(sources, pairs, user),
         _of_now(sources, len(item)),
+        _of_traits(sources, pairs, user, item),
     )
     if repeats:
         columns = chain(columns, _of_own(sources, pairs, user, item))
@@ -266,6 +275,21 @@ def _of_now(sources: Sources, candidates: int) -> Columns:
         yield f"pace_{'_'.join(names)}", "", np.full(candidates, pace)
 
 
+def _of_traits(sources: Sources, pairs: Pairs, user: Ints, item: Ints) -> Columns:
+    """How near an item is to what the user had, by what it is, and how popular its likes are, which tells of new items, too."""
+    traits, sizes = sources.traits, np.bincount(user, minlength=pairs.shape[0])
+    if traits is None:
+        return
+    weights = {"long": pairs.matrix(pairs.decayed, pairs.rank < LONGEST), "last": last_of(pairs)}
+    for (span, own), group in zip(weights.items(), ("text_long", "text_short"), strict=True):
+        yield from _three(f"text_cosine_{span}", group, cosines(traits.texts, own, user, item), user, sizes)
+    for name in ("categories", "creators"):
+        raw = liking(getattr(traits, name), weights["long"], user, item)
+        yield from _three(f"{name}_liked", "behaviour", raw, user, sizes)
+    for name, popular in sources.popularity_of_likes.items():
+        yield name, "popularity", popular[item]
+
+
 def _of_own(sources: Sources, pairs: Pairs, user: Ints, item: Ints) -> Columns:
     n = pairs.shape[1]
     key, wanted = pairs.user * n + pairs.item, user * n + item
@@ -331,7 +355,7 @@ class Ranker:
 
         The linear model's part is shared out among the groups of its features, exactly; the trees' stays whole.
         """
-        assert pool.names == self.names, "a ranker orders pools with the features that it learned"
+        pool = pool.described_by(self.names)
         sizes, found = pool.sizes, {group: np.zeros(len(pool.user)) for group in GROUPS}
         share = 1.0 if self.trees is None else LINEAR_SHARE
         for column, (group, values) in enumerate(zip(pool.groups, np.ascontiguousarray(pool.features.T), strict=True)):

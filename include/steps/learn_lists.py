@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from include.models.candidates import Histories, Relations, Sources, fit, relate, text_neighbours
 from include.models.interests import MICROSECONDS_PER_DAY
 from include.models.ranker import Example, Pool, Ranker, pool, taken, train
+from include.models.traits import Traits
 from include.settings import Settings, Surface
 from include.steps.item_texts import centred_text_vectors
 from include.steps.plan import SOURCES, hourly_trends, ranker_kind
@@ -50,6 +51,7 @@ class Past:
     histories: Histories
     item_ids: list[str]
     near: csr_array
+    traits: Traits
     first_day: NDArray[np.float64]
     from_day: NDArray[np.float64]
     until_day: NDArray[np.float64]
@@ -82,10 +84,12 @@ def read_past(settings: Settings, state: dict[str, Any]) -> Past:
         done = behaviour.interactions(connection, snapshot, as_of, users, ids)
     known = done.item >= 0
     first_day = days(spans["first_from"].to_numpy())
+    texts = centred_text_vectors(settings, state, items)[1]
     return Past(
         histories=Histories(done.user[known], done.item[known], days(done.event_ts[known]), (len(users), len(ids))),
         item_ids=ids,
-        near=text_neighbours(centred_text_vectors(settings, state, items)[1], first_day),
+        near=text_neighbours(texts, first_day),
+        traits=Traits.of(texts, items["categories"].to_pylist(), items["creator_id"].to_pylist()),
         first_day=first_day,
         from_day=np.nan_to_num(days(spans["available_from"].to_numpy()), nan=-np.inf),
         until_day=np.nan_to_num(days(spans["available_until"].to_numpy()), nan=np.inf),
@@ -99,7 +103,8 @@ def _relate(settings: Settings, past: Past, day: float) -> Relations:
 
 
 def _fit(past: Past, relations: Relations, day: float, window_days: float) -> Sources:
-    return fit(past.histories, relations, past.first_day, day, recent_days=max(7.0, window_days))
+    recent_days = max(7.0, window_days)
+    return fit(past.histories, relations, past.traits, past.first_day, day, recent_days=recent_days)
 
 
 def fit_sources(settings: Settings, past: Past, description: dict[str, Any]) -> str:

@@ -79,12 +79,12 @@ def items(
     """The version of each item that holds as of T, sorted by id.
 
     Returns:
-        `item_id, title, categories, description, available` (at T).
+        `item_id, title, categories, description, creator_id, available` (at T).
     """
     chosen = "" if only is None else "AND item_id IN (SELECT unnest($only::VARCHAR[]))"
     return connection.execute(
         f"""
-        SELECT item_id, title, categories, description, {AVAILABLE} AS available
+        SELECT item_id, title, categories, description, creator_id, {AVAILABLE} AS available
         FROM {at(Mart.ITEMS, snapshot)}
         WHERE {HOLDS} {chosen}
         ORDER BY item_id

@@ -1,0 +1,66 @@
+"""What more than one model does with sparse matrices and with rows in groups."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+Ints = NDArray[np.int64]
+
+
+def places(sizes: Ints) -> Ints:
+    """0, 1, … within each of some groups of these sizes, one behind the other."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def kept_form(matrix: csr_array) -> csr_array:
+    """In the form in which it is kept, so that what is fitted and what is read again score alike."""
+    found = csr_array(matrix)
+    found.sort_indices()
+    return csr_array(
+        (found.data.astype(np.float32), found.indices.astype(np.int32), found.indptr.astype(np.int64)),
+        shape=found.shape,
+    )
+
+
+def only(matrix: csr_array, kept: NDArray[np.bool_]) -> csr_array:
+    """A sparse matrix with some of its entries."""
+    indptr = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
+    return csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+
+
+def strongest(matrix: csr_array, most: int) -> csr_array:
+    """The largest positive entries of each row of a sparse matrix."""
+    matrix = csr_array(matrix)
+    kept = matrix.data > 0
+    for first, last in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
+        if last - first > most:
+            weakest = np.argpartition(-matrix.data[first:last], most - 1)[most:]
+            kept[first + weakest] = False
+    found = only(matrix, kept)
+    found.sort_indices()  # of what is left: of all it would take longer than all the rest
+    return found
+
+
+def entries(matrix: csr_array) -> tuple[Ints, Ints]:
+    """Row and column of each entry."""
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices.astype(np.int64)
+
+
+def wider(matrix: csr_array, rows: int, columns: int) -> csr_array:
+    """The same entries in a larger matrix."""
+    ends = np.full(rows + 1 - len(matrix.indptr), matrix.indptr[-1], dtype=matrix.indptr.dtype)
+    return csr_array((matrix.data, matrix.indices, np.append(matrix.indptr, ends)), shape=(rows, columns))
+
+
+def sparse_tensors(name: str, matrix: csr_array) -> dict[str, NDArray[Any]]:
+    """A matrix as named arrays, to be kept."""
+    return {f"{name}.data": matrix.data, f"{name}.indices": matrix.indices, f"{name}.indptr": matrix.indptr}
+
+
+def sparse_of(tensors: dict[str, NDArray[Any]], name: str, columns: int | None = None) -> csr_array:
+    """From what `sparse_tensors` gave; by default the last column is the last one with an entry."""
+    data, indices, indptr = (tensors[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
+    width = int(indices.max(initial=-1)) + 1 if columns is None else columns
+    return csr_array((data, indices, indptr), shape=(len(indptr) - 1, width))
