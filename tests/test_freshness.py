@@ -67,12 +67,13 @@ def test_items_that_appeared_since_have_trends_and_no_relations():
     fresh = refreshed(sources, more, np.zeros(ITEMS + 3), DAY + 6)
     for field in fields(fresh):
         value = getattr(fresh, field.name)
-        if field.name not in ("day", "recent", "traits"):
+        if field.name not in ("day", "traits") and not field.name.startswith("recent"):
             assert value.shape[-1] == ITEMS + 3, field.name
     assert fresh.ease.shape == (ITEMS + 3, ITEMS + 3)
     assert (fresh.ease[:ITEMS, :ITEMS] != sources.ease).nnz == 0
     assert fresh.ease.nnz == sources.ease.nnz
     assert fresh.recent.shape == (sources.recent.shape[0], ITEMS + 3)
+    assert fresh.recent_half_year.shape == (sources.recent_half_year.shape[0], ITEMS + 3)
     assert {values.shape[0] for values in vars(fresh.traits).values()} == {ITEMS + 3}
     assert not fresh.traits.texts[ITEMS:].any()
     for likes in fresh.popularity_of_likes.values():

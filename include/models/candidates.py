@@ -63,6 +63,8 @@ LAST = 3
 RECENT_USERS = 2_000
 """Recent neighbours, at most, the latest ones: it bounds what a user costs."""
 
+HALF_YEAR_DAYS = 180.0
+
 ENTRIES_AT_ONCE = 20_000_000
 """Entries of a block of an item-to-item matrix, at most: 250 MB or so."""
 
@@ -184,8 +186,10 @@ class Sources:
     transitions: csr_array
     text: csr_array
 
+    recent_half_year: csr_array | None = None
+    """(r, n) the same of half a year. None, as the traits are, in artefacts of before they were there: lists go on without."""
+
     traits: Traits | None = None
-    """None in artefacts of before they were there: lists go on without."""
 
     @cached_property
     def popularity_of_likes(self) -> dict[str, NDArray[np.float64]]:
@@ -324,6 +328,7 @@ def fit(
     last_day = np.full(n, day - NEVER_DAYS)
     np.maximum.at(last_day, known.item, known.day)
     gap_days, again = _repurchase(known)
+    pairs = Pairs.of(known)
     return Sources(
         day=day,
         counts=np.bincount(known.item, minlength=n).astype(np.float64),
@@ -332,7 +337,8 @@ def fit(
         last_day=last_day,
         gap_days=gap_days,
         again=again,
-        recent=kept_form(_recent_users(Pairs.of(known), day - recent_days)),
+        recent=kept_form(_recent_users(pairs, day - recent_days)),
+        recent_half_year=kept_form(_recent_users(pairs, day - HALF_YEAR_DAYS)),
         traits=traits,
         **vars(relations),
     )
@@ -487,6 +493,9 @@ def scores(sources: Sources, pairs: Pairs, *, repeats: bool) -> Iterator[tuple[s
     yield "cosine", decayed @ sources.cosine
     yield "transitions", pairs.matrix(1 / (rank + 1), pairs.rank < TRANSITION_SPAN) @ sources.transitions
     yield "user_neighbours", _by_neighbours(pairs.matrix(np.ones(len(rank)), lately), sources.recent)
+    if sources.recent_half_year is not None:
+        marks = pairs.matrix(np.ones(len(rank)), lately)
+        yield "user_neighbours_half_year", _by_neighbours(marks, sources.recent_half_year)
     yield "text_long", decayed @ sources.text
     yield "text_last", last @ sources.text
     if repeats:

@@ -73,6 +73,7 @@ _GROUP_OF = {
     "cosine": "behaviour",
     "transitions": "behaviour",
     "user_neighbours": "behaviour",
+    "user_neighbours_half_year": "behaviour",
     "text_long": "text_long",
     "text_last": "text_short",
     "own_count": "own",
