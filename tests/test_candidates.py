@@ -1,6 +1,6 @@
 """Candidate sources and the ranker: against plain loops, bit by bit, and blind to what comes later."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from include.models.candidates import (
     text_neighbours,
 )
 from include.models.interests import unit
-from include.models.ranker import GROUPS, Example, best, pool, taken, train
+from include.models.ranker import GROUPS, LINEAR_SHARE, Example, best, pool, standardised, taken, train
 from include.models.sparse import strongest
 from include.models.traits import Traits, cosines, liking
 
@@ -195,8 +195,8 @@ def test_an_item_s_likes_are_as_popular_as_a_plain_loop_says(sources):
 
 
 def test_a_ranker_of_before_traits_orders_the_pools_of_today(sources):
-    """Artefacts of before hold neither traits nor half a year of neighbours: lists go on to be made with what they hold."""
-    new = {field.name for field in fields(Traits)} | {"recent_half_year"}
+    """Artefacts of before hold neither traits nor the neighbours of a month: lists go on to be made with what they hold."""
+    new = {field.name for field in fields(Traits)} | {"recent_month"}
     before = Sources.of({name: values for name, values in sources.tensors().items() if name.split(".")[0] not in new})
     known, eligible = histories().before(DAY), np.ones(ITEMS, dtype=bool)
     then, now = (pool(each, known, eligible, repeats=False) for each in (before, sources))
@@ -207,8 +207,13 @@ def test_a_ranker_of_before_traits_orders_the_pools_of_today(sources):
     np.testing.assert_array_equal(then.described_by(raw).features, now.described_by(raw).features[both])
 
     took = taken(then, known.user[::9], known.item[::9] + 1, ITEMS)
-    ranker = train([Example(then, took)] * 4, trees=True, seed=1)
-    assert np.isfinite(np.sum(list(ranker.parts(now).values()), axis=0)).all()
+    learned = train([Example(then, took)] * 4, trees=True, seed=1)
+    ranker = replace(learned, trees={"trees": learned.trees["trees"]})  # there was one kind
+    parts = ranker.parts(now)
+    assert np.isfinite(np.sum(list(parts.values()), axis=0)).all()
+    raw_score = ranker.trees["trees"].predict(now.described_by(then.names).features)
+    expected = (1 - LINEAR_SHARE) * standardised(raw_score, now.user, now.sizes)
+    np.testing.assert_array_equal(parts["trees"], expected)
 
 
 def test_a_user_s_pool_has_the_same_bits_whoever_else_is_scored(sources):

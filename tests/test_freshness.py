@@ -73,7 +73,7 @@ def test_items_that_appeared_since_have_trends_and_no_relations():
     assert (fresh.ease[:ITEMS, :ITEMS] != sources.ease).nnz == 0
     assert fresh.ease.nnz == sources.ease.nnz
     assert fresh.recent.shape == (sources.recent.shape[0], ITEMS + 3)
-    assert fresh.recent_half_year.shape == (sources.recent_half_year.shape[0], ITEMS + 3)
+    assert fresh.recent_month.shape == (sources.recent_month.shape[0], ITEMS + 3)
     assert {values.shape[0] for values in vars(fresh.traits).values()} == {ITEMS + 3}
     assert not fresh.traits.texts[ITEMS:].any()
     for likes in fresh.popularity_of_likes.values():

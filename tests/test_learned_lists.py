@@ -68,7 +68,10 @@ def test_a_publication_names_its_ranker_and_what_it_learned_from(learned):
     assert described["windows"] >= 4
     assert described["users"] >= RANKER.min_users
     assert {"ease", "text_long_z", "popular_24h_rank", "age"} <= set(described["features"])
-    assert artefacts.read_text(settings, first["artefacts"]["ranker"], "trees.txt").startswith("tree")
+    assert {"text_cosine_long", "categories_liked_rank", "popular_168h_by_creators"} <= set(described["features"])
+    assert described["trees"] == ["trees", "odds"]
+    for kind in described["trees"]:
+        assert artefacts.read_text(settings, first["artefacts"]["ranker"], f"{kind}.txt").startswith("tree")
     assert artefacts.describe(settings, first["artefacts"]["sources"])["trained_until"] == first["as_of"]
 
 

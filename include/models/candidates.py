@@ -63,7 +63,7 @@ LAST = 3
 RECENT_USERS = 2_000
 """Recent neighbours, at most, the latest ones: it bounds what a user costs."""
 
-HALF_YEAR_DAYS = 180.0
+MONTH_DAYS = 30.0
 
 ENTRIES_AT_ONCE = 20_000_000
 """Entries of a block of an item-to-item matrix, at most: 250 MB or so."""
@@ -186,8 +186,8 @@ class Sources:
     transitions: csr_array
     text: csr_array
 
-    recent_half_year: csr_array | None = None
-    """(r, n) the same of half a year. None, as the traits are, in artefacts of before they were there: lists go on without."""
+    recent_month: csr_array | None = None
+    """(r, n) the same of a month. None, as the traits are, in artefacts of before they were there: lists go on without."""
 
     traits: Traits | None = None
 
@@ -338,7 +338,7 @@ def fit(
         gap_days=gap_days,
         again=again,
         recent=kept_form(_recent_users(pairs, day - recent_days)),
-        recent_half_year=kept_form(_recent_users(pairs, day - HALF_YEAR_DAYS)),
+        recent_month=kept_form(_recent_users(pairs, day - MONTH_DAYS)),
         traits=traits,
         **vars(relations),
     )
@@ -493,9 +493,9 @@ def scores(sources: Sources, pairs: Pairs, *, repeats: bool) -> Iterator[tuple[s
     yield "cosine", decayed @ sources.cosine
     yield "transitions", pairs.matrix(1 / (rank + 1), pairs.rank < TRANSITION_SPAN) @ sources.transitions
     yield "user_neighbours", _by_neighbours(pairs.matrix(np.ones(len(rank)), lately), sources.recent)
-    if sources.recent_half_year is not None:
+    if sources.recent_month is not None:
         marks = pairs.matrix(np.ones(len(rank)), lately)
-        yield "user_neighbours_half_year", _by_neighbours(marks, sources.recent_half_year)
+        yield "user_neighbours_month", _by_neighbours(marks, sources.recent_month)
     yield "text_long", decayed @ sources.text
     yield "text_last", last @ sources.text
     if repeats:

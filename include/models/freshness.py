@@ -39,7 +39,7 @@ def refreshed(sources: Sources, histories: Histories, first_day: Floats, day: fl
     n = histories.shape[1]
     last_day = np.full(n, day - NEVER_DAYS)
     np.maximum.at(last_day, histories.item, histories.day)
-    new, half_year = n - len(sources.counts), sources.recent_half_year
+    new, month = n - len(sources.counts), sources.recent_month
     return replace(
         sources,
         day=day,
@@ -50,7 +50,7 @@ def refreshed(sources: Sources, histories: Histories, first_day: Floats, day: fl
         gap_days=np.append(sources.gap_days, np.full(new, NEVER_DAYS)),
         again=np.append(sources.again, np.zeros(new)),
         recent=wider(sources.recent, sources.recent.shape[0], n),
-        recent_half_year=None if half_year is None else wider(half_year, half_year.shape[0], n),
+        recent_month=None if month is None else wider(month, month.shape[0], n),
         traits=None if sources.traits is None else sources.traits.with_more(n),
         **{name: wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions", "text")},
     )

@@ -1,13 +1,15 @@
 """The learned ranker: pools of candidates, their features, and what is learned of which of them users take.
 
-Two models see the same features: a regularised logistic regression, and gradient-boosted trees with the LambdaRank objective
-(C. Burges, "From RankNet to LambdaRank to LambdaMART", MSR-TR-2010-82; LightGBM). An item's score is a weighted mean of both,
-each standardised over the user's pool. Labels come from windows before T, each with the features of its own start.
+Models of three kinds see the same features: a regularised logistic regression, gradient-boosted trees with the LambdaRank
+objective (C. Burges, "From RankNet to LambdaRank to LambdaMART", MSR-TR-2010-82), which compare the candidates of one user, and
+trees for the odds that a candidate is taken, which learn from all users alike (LightGBM both). An item's score is a weighted mean
+of all, each standardised over the user's pool. Labels come from windows before T, each with the features of its own start.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -43,9 +45,13 @@ REGULARISATION = 0.01
 """C of the logistic regression."""
 
 TREES = 100
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "trees": {"objective": "lambdarank", "lambdarank_truncation_level": 20},
+    "odds": {"objective": "binary"},
+}
+"""The kinds of trees by name, with what each is grown for."""
+
 TREE_PARAMETERS = {
-    "objective": "lambdarank",
-    "lambdarank_truncation_level": 20,
     "learning_rate": 0.05,
     "num_leaves": 15,
     "min_data_in_leaf": 50,
@@ -61,7 +67,7 @@ TREE_PARAMETERS = {
 }
 
 LINEAR_SHARE = 0.25
-"""The linear model's part of a score, beside the trees'."""
+"""The linear model's part of a score; all trees have the rest, each kind as much."""
 
 GROUPS = (*SOURCES, "item", "own", "trees")
 """What an item's score is put together of."""
@@ -73,7 +79,7 @@ _GROUP_OF = {
     "cosine": "behaviour",
     "transitions": "behaviour",
     "user_neighbours": "behaviour",
-    "user_neighbours_half_year": "behaviour",
+    "user_neighbours_month": "behaviour",
     "text_long": "text_long",
     "text_last": "text_short",
     "own_count": "own",
@@ -349,7 +355,8 @@ class Ranker:
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
     coefficients: NDArray[np.float64]
-    trees: lightgbm.Booster | None
+    trees: dict[str, lightgbm.Booster]
+    """By kind; none where the linear model stands alone, one in artefacts of before there were two kinds."""
 
     def parts(self, pool: Pool) -> dict[str, NDArray[np.float64]]:
         """What each of `GROUPS` adds to the score of each candidate; their sum is the score.
@@ -358,7 +365,7 @@ class Ranker:
         """
         pool = pool.described_by(self.names)
         sizes, found = pool.sizes, {group: np.zeros(len(pool.user)) for group in GROUPS}
-        share = 1.0 if self.trees is None else LINEAR_SHARE
+        share = LINEAR_SHARE if self.trees else 1.0
         for column, (group, values) in enumerate(zip(pool.groups, np.ascontiguousarray(pool.features.T), strict=True)):
             if group:
                 weight = self.coefficients[column] / self.deviation[column]
@@ -367,9 +374,9 @@ class Ranker:
         linear = np.sum([found[group] for group in GROUPS], axis=0)
         scale = share / _deviation(_centred(linear, pool.user, sizes), pool.user, sizes)
         found = {group: _centred(values, pool.user, sizes) * scale for group, values in found.items()}
-        if self.trees is not None and len(pool.user):
-            raw = np.asarray(self.trees.predict(pool.features, num_threads=1), dtype=np.float64)
-            found["trees"] = (1 - share) * standardised(raw, pool.user, sizes)
+        for grown in self.trees.values() if len(pool.user) else ():
+            raw = np.asarray(grown.predict(pool.features, raw_score=True, num_threads=1), dtype=np.float64)
+            found["trees"] += (1 - share) / len(self.trees) * standardised(raw, pool.user, sizes)
         return found
 
 
@@ -388,11 +395,13 @@ def train(examples: list[Example], *, trees: bool, seed: int) -> Ranker:
     deviation = np.where(deviation > 1e-9, deviation, np.inf)
     standard = ((features - mean) / deviation).astype(np.float32)
     linear = LogisticRegression(C=REGULARISATION, max_iter=500).fit(standard, labels)
-    grown = None
+    grown: dict[str, lightgbm.Booster] = {}
     if trees:
         sizes = np.concatenate([example.pool.sizes[example.pool.sizes > 0] for example in examples])
-        data = lightgbm.Dataset(features, labels, group=sizes, params=TREE_PARAMETERS)
-        grown = lightgbm.train(TREE_PARAMETERS | {"seed": seed}, data, num_boost_round=TREES)
+        for kind, objective in OBJECTIVES.items():
+            parameters = TREE_PARAMETERS | objective | {"seed": seed}
+            data = lightgbm.Dataset(features, labels, group=sizes, params=parameters)
+            grown[kind] = lightgbm.train(parameters, data, num_boost_round=TREES)
     return Ranker(names, mean, deviation, linear.coef_[0].astype(np.float64), grown)
 
 

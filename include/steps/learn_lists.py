@@ -234,7 +234,8 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
     learned = train(seen, trees=with_trees, seed=settings.seed)
     tensors = {"mean": learned.mean, "deviation": learned.deviation, "coefficients": learned.coefficients}
     facts |= {"features": list(learned.names), "model": "linear and trees" if with_trees else "linear"}
-    texts = {} if learned.trees is None else {"trees.txt": learned.trees.model_to_string()}
+    texts = {f"{name}.txt": grown.model_to_string() for name, grown in learned.trees.items()}
+    facts |= {"trees": list(learned.trees)}
     return artefacts.write(settings, kind, tensors, facts, texts)
 
 
@@ -255,13 +256,14 @@ def load_ranking(settings: Settings, state: dict[str, Any], surface: Surface) ->
     tensors, description = artefacts.read(settings, name)
     if description["model"] == "blend":
         return None
-    with_trees = description["model"] == "linear and trees"
-    grown = lightgbm.Booster(model_str=artefacts.read_text(settings, name, "trees.txt")) if with_trees else None
+    # Before there were several kinds of trees, the artefact did not name them.
+    kinds = description.get("trees", ["trees"] if description["model"] == "linear and trees" else [])
+    trees = {kind: lightgbm.Booster(model_str=artefacts.read_text(settings, name, f"{kind}.txt")) for kind in kinds}
     fitted, facts = artefacts.read(settings, state["artefacts"][SOURCES])
     return Ranking(
         sources=Sources.of(fitted),
         ranker=Ranker(
-            tuple(description["features"]), tensors["mean"], tensors["deviation"], tensors["coefficients"], grown
+            tuple(description["features"]), tensors["mean"], tensors["deviation"], tensors["coefficients"], trees
         ),
         items=facts["items"],
     )
