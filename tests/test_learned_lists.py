@@ -139,6 +139,17 @@ def test_with_too_few_users_the_lists_keep_the_blend_and_say_so(learned, tmp_pat
     assert not named & {"trees", "exploration", "segment"}
 
 
+def fashions(event: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each hour some users take an item that nobody had, and in the next hour many others do: a ranker can learn that."""
+    found = []
+    for hour in range(HOURS - 1):
+        for n in range(30):
+            late = timedelta(hours=hour + (n >= 10), minutes=5 + n)
+            facts = {"event_id": f"f{hour}-{n}", "user_id": f"u{(hour * 7 + n) % USERS}", "item_id": f"fashion{hour}"}
+            found.append({**event, **facts, "event_ts": (samples.FIRST + late).isoformat()})
+    return found
+
+
 def test_hourly_trends_reach_users_without_new_events_and_a_rebuild_gives_the_same(tmp_path):
     """Two homes get the same hour, in which a crowd wants one item; in one of them the surface asks for hourly trends."""
     made = {}
@@ -146,7 +157,7 @@ def test_hourly_trends_reach_users_without_new_events_and_a_rebuild_gives_the_sa
         settings = Settings(home=tmp_path / trends, ranker=RANKER, surfaces=(Surface(trends=trends),))
         rows = samples.events(1500, users=USERS, items=ITEMS, hours=HOURS)
         # Nobody had it yet, so it is in everyone's pool as soon as it is popular.
-        landed(settings, tmp_path, [row for row in rows if row["item_id"] != "i7"])
+        landed(settings, tmp_path, [row for row in rows if row["item_id"] != "i7"] + fashions(rows[0]))
         items = samples.write(tmp_path / "items.jsonl", samples.items(ITEMS))
         land(settings, items, format="canonical", arrival=samples.FIRST)
         cleaned(settings)
@@ -176,4 +187,4 @@ def test_hourly_trends_reach_users_without_new_events_and_a_rebuild_gives_the_sa
         found = lists(settings, update)
         return sum(found[f"u{n}"]["items"].index("i7") for n in range(USERS)) / USERS
 
-    assert place("hourly") < place("daily")
+    assert place("hourly") < place("daily") - 1
