@@ -26,12 +26,15 @@ CREATE TABLE fct_interactions (event_key VARCHAR, user_id VARCHAR, item_id VARCH
 CREATE TABLE fct_user_texts (event_key VARCHAR, user_id VARCHAR, item_id VARCHAR, event_type VARCHAR, event_ts TIMESTAMP,
     text VARCHAR, weight DOUBLE, excluded_at TIMESTAMP);
 CREATE TABLE dim_items (item_id VARCHAR, version INTEGER, valid_from TIMESTAMP, valid_to TIMESTAMP, described BOOLEAN,
-    title VARCHAR, description VARCHAR, categories VARCHAR[], available_from TIMESTAMP, available_until TIMESTAMP);
+    title VARCHAR, description VARCHAR, categories VARCHAR[], available_from TIMESTAMP, available_until TIMESTAMP,
+    creator_id VARCHAR);
 CREATE TABLE dim_users (user_id VARCHAR, described BOOLEAN, created_at TIMESTAMP, attributes VARCHAR);
 CREATE TABLE int_batches (landed_table VARCHAR, arrival_hour TIMESTAMP, n_landed BIGINT);
 """
 
-NEW_ITEM = "INSERT INTO dim_items VALUES (?, 1, ?, NULL, true, ?, NULL, ['things'], NULL, NULL)"
+NEW_ITEM = """
+INSERT INTO dim_items VALUES ($1, 1, $2, NULL, true, $3, NULL, ['things'], NULL, NULL, 'who made ' || left($3::VARCHAR, 3))
+"""
 COLD_START = {
     "surfaces": (Surface(length=6, exploration=0.34),),
     "cold_start": ColdStart(segment_by=("plan",), segment_evidence=5, new_item_days=1, new_item_interactions=3),
