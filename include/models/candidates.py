@@ -151,6 +151,16 @@ class Pairs:
         """0, 1, … within each user's rows."""
         return places(np.bincount(self.user, minlength=self.shape[0]))
 
+    @cached_property
+    def whole(self) -> csr_array:
+        """(users, n) what each user had, by its decayed counts."""
+        return self.matrix(self.decayed, self.rank < LONGEST)
+
+    @cached_property
+    def newest(self) -> csr_array:
+        """(users, n) the items of a user's last moments, the newest most."""
+        return self.matrix(1 / (self.rank + 1.0), self.rank < LAST)
+
     def matrix(self, values: NDArray[np.float64], kept: NDArray[np.bool_]) -> csr_array:
         """(users, items) with a value for each kept pair."""
         found: csr_array = coo_array((values[kept], (self.user[kept], self.item[kept])), shape=self.shape).tocsr()
@@ -443,8 +453,7 @@ def _recent_users(pairs: Pairs, since: float) -> csr_array:
     latest[np.lexsort((np.arange(users), -last_day))[:RECENT_USERS]] = True
     found = pairs.matrix(np.ones(len(pairs.item)), (pairs.last_day >= since) & latest[pairs.user])
     found = csr_array(found[np.diff(found.indptr) > 0])
-    found.data = found.data / np.repeat(np.sqrt(np.diff(found.indptr)), np.diff(found.indptr))
-    return found
+    return _of_norm_1(found)
 
 
 def _repurchase(known: Histories) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -466,11 +475,6 @@ def _repurchase(known: Histories) -> tuple[NDArray[np.float64], NDArray[np.float
     return gap_days, again / np.maximum(having, 1)
 
 
-def last_of(pairs: Pairs) -> csr_array:
-    """(users, n) the items of a user's last moments, the newest most."""
-    return pairs.matrix(1 / (pairs.rank + 1.0), pairs.rank < LAST)
-
-
 def scores(sources: Sources, pairs: Pairs, *, repeats: bool) -> Iterator[tuple[str, csr_array]]:
     """Score items for some users, source by source.
 
@@ -485,27 +489,30 @@ def scores(sources: Sources, pairs: Pairs, *, repeats: bool) -> Iterator[tuple[s
     rank, lately = pairs.rank.astype(np.float64), pairs.rank < LONGEST
     soft = pairs.matrix((rank + 1) ** -0.25, lately)
     sharp = pairs.matrix((rank + 1) ** -0.5, lately)
-    decayed = pairs.matrix(pairs.decayed, lately)
-    last = last_of(pairs)
+    marks = _of_norm_1(pairs.matrix(np.ones(len(rank)), lately))
     yield "ease", soft @ sources.ease
     yield "ease_latest", sharp @ sources.ease
     yield "smoothed", soft @ sources.smoothed
-    yield "cosine", decayed @ sources.cosine
+    yield "cosine", pairs.whole @ sources.cosine
     yield "transitions", pairs.matrix(1 / (rank + 1), pairs.rank < TRANSITION_SPAN) @ sources.transitions
-    yield "user_neighbours", _by_neighbours(pairs.matrix(np.ones(len(rank)), lately), sources.recent)
+    yield "user_neighbours", _by_neighbours(marks, sources.recent)
     if sources.recent_month is not None:
-        marks = pairs.matrix(np.ones(len(rank)), lately)
         yield "user_neighbours_month", _by_neighbours(marks, sources.recent_month)
-    yield "text_long", decayed @ sources.text
-    yield "text_last", last @ sources.text
+    yield "text_long", pairs.whole @ sources.text
+    yield "text_last", pairs.newest @ sources.text
     if repeats:
         yield "own_count", pairs.matrix(pairs.count, lately)
-        yield "own_decayed", decayed
+        yield "own_decayed", pairs.whole
+
+
+def _of_norm_1(marks: csr_array) -> csr_array:
+    """Rows of ones, scaled in place."""
+    sizes = np.diff(marks.indptr)
+    marks.data = marks.data / np.repeat(np.sqrt(np.maximum(sizes, 1)), sizes)
+    return marks
 
 
 def _by_neighbours(marks: csr_array, recent: csr_array) -> csr_array:
-    sizes = np.diff(marks.indptr)
-    marks.data = marks.data / np.repeat(np.sqrt(np.maximum(sizes, 1)), sizes)
     alike = csr_array(marks @ recent.T)
     alike.data = alike.data**2
     return csr_array(alike @ recent)

@@ -19,13 +19,11 @@ from sklearn.linear_model import LogisticRegression
 
 from include.models.candidates import (
     HALF_LIVES_DAYS,
-    LONGEST,
     NEVER_DAYS,
     POPULAR,
     Histories,
     Pairs,
     Sources,
-    last_of,
     scores,
 )
 from include.models.scoring import SOURCES
@@ -287,11 +285,10 @@ def _of_traits(sources: Sources, pairs: Pairs, user: Ints, item: Ints) -> Column
     traits, sizes = sources.traits, np.bincount(user, minlength=pairs.shape[0])
     if traits is None:
         return
-    weights = {"long": pairs.matrix(pairs.decayed, pairs.rank < LONGEST), "last": last_of(pairs)}
-    for (span, own), group in zip(weights.items(), ("text_long", "text_short"), strict=True):
+    for span, group, own in (("long", "text_long", pairs.whole), ("last", "text_short", pairs.newest)):
         yield from _three(f"text_cosine_{span}", group, cosines(traits.texts, own, user, item), user, sizes)
     for name in ("categories", "creators"):
-        raw = liking(getattr(traits, name), weights["long"], user, item)
+        raw = liking(getattr(traits, name), pairs.whole, user, item)
         yield from _three(f"{name}_liked", "behaviour", raw, user, sizes)
     for name, popular in sources.popularity_of_likes.items():
         yield name, "popularity", popular[item]
