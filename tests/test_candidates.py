@@ -264,3 +264,24 @@ def test_a_ranker_learns_what_users_take_and_its_parts_add_up(trees):
         expected = sorted(own, key=lambda place: (-total[place], candidates.item[place]))[:5]
         assert [place for place in places[user] if place >= 0] == expected
         assert items[user][: len(expected)].tolist() == candidates.item[expected].tolist()
+
+
+def test_trees_order_what_the_linear_model_puts_first(sources):
+    ranker = replace(train(examples(), trees=True, seed=3), shortlist=12)
+    linear = replace(ranker, trees={})
+    known, eligible = histories().before(DAY), np.ones(ITEMS, dtype=bool)
+    candidates = pool(sources, known, eligible, repeats=False)
+    chosen = ranker.shortlisted(candidates, 5)
+    assert chosen.sizes.max() == 12 < candidates.sizes.max()
+    total = np.sum(list(linear.parts(candidates).values()), axis=0)
+    for user in range(USERS):
+        own = np.flatnonzero(candidates.user == user)
+        first = sorted(own, key=lambda place: -round(total[place], 6))[:12]
+        assert set(candidates.item[first]) == set(chosen.item[chosen.user == user])
+    assert ranker.shortlisted(candidates, 10).sizes.max() == 20, "longer lists have more to choose from"
+
+    few = np.array([3, 17, 40])
+    alone = ranker.shortlisted(pool(sources, known.only(few), eligible, repeats=False), 5)
+    np.testing.assert_array_equal(alone.item, chosen.item[np.isin(chosen.user, few)])
+    for whole in (linear, replace(ranker, shortlist=None)):
+        assert whole.shortlisted(candidates, 5) is candidates

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from include.models.ranker import SHORTLIST
 from include.settings import Ranker, Settings, Surface
 from include.steps.land import land
 from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, window_start
@@ -70,6 +71,7 @@ def test_a_publication_names_its_ranker_and_what_it_learned_from(learned):
     assert {"ease", "text_long_z", "popular_24h_rank", "age"} <= set(described["features"])
     assert {"text_cosine_long", "categories_liked_rank", "popular_168h_by_creators"} <= set(described["features"])
     assert described["trees"] == ["trees", "odds"]
+    assert described["shortlist"] == SHORTLIST
     for kind in described["trees"]:
         assert artefacts.read_text(settings, first["artefacts"]["ranker"], f"{kind}.txt").startswith("tree")
     assert artefacts.describe(settings, first["artefacts"]["sources"])["trained_until"] == first["as_of"]

@@ -3,7 +3,8 @@
 Models of three kinds see the same features: a regularised logistic regression, gradient-boosted trees with the LambdaRank
 objective (C. Burges, "From RankNet to LambdaRank to LambdaMART", MSR-TR-2010-82), which compare the candidates of one user, and
 trees for the odds that a candidate is taken, which learn from all users alike (LightGBM both). An item's score is a weighted mean
-of all, each standardised over the user's pool. Labels come from windows before T, each with the features of its own start.
+of all, each standardised over the user's candidates; where trees are grown, the linear model chooses which of a pool they order.
+Labels come from windows before T, each with the features of its own start.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from include.models.candidates import (
     Sources,
     scores,
 )
-from include.models.scoring import SOURCES
+from include.models.scoring import DECIMALS, SOURCES
 from include.models.sparse import entries, only, places, strongest
 from include.models.traits import cosines, liking
 
@@ -63,6 +64,9 @@ TREE_PARAMETERS = {
     "force_row_wise": True,
     "verbose": -1,
 }
+
+SHORTLIST = 100
+"""Candidates of a user that trees order, those that the linear model puts first: trees are most of what a list costs."""
 
 LINEAR_SHARE = 0.25
 """The linear model's part of a score; all trees have the rest, each kind as much."""
@@ -355,25 +359,45 @@ class Ranker:
     trees: dict[str, lightgbm.Booster]
     """By kind; none where the linear model stands alone, one in artefacts of before there were two kinds."""
 
+    shortlist: int | None = SHORTLIST
+    """Candidates of a user that trees order, or twice the length of lists where that is more; None for the whole pool, as in
+    artefacts of before there was a choice."""
+
+    def shortlisted(self, pool: Pool, length: int) -> Pool:
+        """The candidates that lists of some length are made of."""
+        if not self.trees or self.shortlist is None:
+            return pool
+        linear = np.sum(list(self._linear(pool).values()), axis=0)
+        first, _ = best(pool, np.round(linear, DECIMALS), max(self.shortlist, 2 * length))
+        kept = np.zeros(len(linear), dtype=bool)
+        kept[first[first >= 0]] = True
+        return pool.only(kept)
+
     def parts(self, pool: Pool) -> dict[str, NDArray[np.float64]]:
         """What each of `GROUPS` adds to the score of each candidate; their sum is the score.
 
         The linear model's part is shared out among the groups of its features, exactly; the trees' stays whole.
         """
-        pool = pool.described_by(self.names)
-        sizes, found = pool.sizes, {group: np.zeros(len(pool.user)) for group in GROUPS}
+        found, sizes = self._linear(pool), pool.sizes
         share = LINEAR_SHARE if self.trees else 1.0
+        linear = np.sum(list(found.values()), axis=0)
+        scale = share / _deviation(_centred(linear, pool.user, sizes), pool.user, sizes)
+        found = {group: _centred(values, pool.user, sizes) * scale for group, values in found.items()}
+        features = pool.described_by(self.names).features
+        for grown in self.trees.values() if len(pool.user) else ():
+            raw = np.asarray(grown.predict(features, raw_score=True, num_threads=1), dtype=np.float64)
+            found["trees"] += (1 - share) / len(self.trees) * standardised(raw, pool.user, sizes)
+        return found
+
+    def _linear(self, pool: Pool) -> dict[str, NDArray[np.float64]]:
+        """What each of `GROUPS` adds to the linear model's score of each candidate."""
+        pool = pool.described_by(self.names)
+        found = {group: np.zeros(len(pool.user)) for group in GROUPS}
         for column, (group, values) in enumerate(zip(pool.groups, np.ascontiguousarray(pool.features.T), strict=True)):
             if group:
                 weight = self.coefficients[column] / self.deviation[column]
                 # Column by column: a product's bits would follow from how many rows it has.
                 found[group] += weight * values.astype(np.float64)
-        linear = np.sum([found[group] for group in GROUPS], axis=0)
-        scale = share / _deviation(_centred(linear, pool.user, sizes), pool.user, sizes)
-        found = {group: _centred(values, pool.user, sizes) * scale for group, values in found.items()}
-        for grown in self.trees.values() if len(pool.user) else ():
-            raw = np.asarray(grown.predict(pool.features, raw_score=True, num_threads=1), dtype=np.float64)
-            found["trees"] += (1 - share) / len(self.trees) * standardised(raw, pool.user, sizes)
         return found
 
 
@@ -395,10 +419,11 @@ def train(examples: list[Example], *, trees: bool, seed: int) -> Ranker:
     grown: dict[str, lightgbm.Booster] = {}
     if trees:
         sizes = np.concatenate([example.pool.sizes[example.pool.sizes > 0] for example in examples])
+        parameters = TREE_PARAMETERS | {"seed": seed}
+        # Both kinds of trees share its bins, which cost as much as some of the trees.
+        data = lightgbm.Dataset(features, labels, group=sizes, params=parameters, free_raw_data=False)
         for kind, objective in OBJECTIVES.items():
-            parameters = TREE_PARAMETERS | objective | {"seed": seed}
-            data = lightgbm.Dataset(features, labels, group=sizes, params=parameters)
-            grown[kind] = lightgbm.train(parameters, data, num_boost_round=TREES)
+            grown[kind] = lightgbm.train(parameters | objective, data, num_boost_round=TREES)
     return Ranker(names, mean, deviation, linear.coef_[0].astype(np.float64), grown)
 
 

@@ -235,7 +235,7 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
     tensors = {"mean": learned.mean, "deviation": learned.deviation, "coefficients": learned.coefficients}
     facts |= {"features": list(learned.names), "model": "linear and trees" if with_trees else "linear"}
     texts = {f"{name}.txt": grown.model_to_string() for name, grown in learned.trees.items()}
-    facts |= {"trees": list(learned.trees)}
+    facts |= {"trees": list(learned.trees), "shortlist": learned.shortlist}
     return artefacts.write(settings, kind, tensors, facts, texts)
 
 
@@ -263,7 +263,12 @@ def load_ranking(settings: Settings, state: dict[str, Any], surface: Surface) ->
     return Ranking(
         sources=Sources.of(fitted),
         ranker=Ranker(
-            tuple(description["features"]), tensors["mean"], tensors["deviation"], tensors["coefficients"], trees
+            tuple(description["features"]),
+            tensors["mean"],
+            tensors["deviation"],
+            tensors["coefficients"],
+            trees,
+            description.get("shortlist"),
         ),
         items=facts["items"],
     )

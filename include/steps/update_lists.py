@@ -293,9 +293,11 @@ def ranked(
     """The ranker's lists of some users.
 
     Returns:
-        (users, length) places in the pool and items, -1 for none; and of the pool the scores, and what each group adds.
+        (users, length) places among the candidates and items, -1 for none; and of the candidates the scores, and what each
+        group adds.
     """
-    candidates = pool(ranking.sources, histories, eligible, repeats=repeats, least=length, also=also)
+    found = pool(ranking.sources, histories, eligible, repeats=repeats, least=length, also=also)
+    candidates = ranking.ranker.shortlisted(found, length)
     added = ranking.ranker.parts(candidates)
     total = np.round(np.sum([added[name] for name in GROUPS], axis=0), DECIMALS)
     chosen, items = best(candidates, total, length)
