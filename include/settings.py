@@ -163,6 +163,11 @@ class Ranker(Group):
     min_users_for_trees: int = Field(
         100, ge=1, description="With fewer, or fewer than four windows, the linear model stands alone."
     )
+    linear_share: Share | None = Field(
+        None,
+        description="The linear model's part of a score; trees have the rest. None: a trial on the newest windows says, and "
+        "whether a single source was better than all that is learned.",
+    )
     max_age_days: Positive = Field(1.0, description="`recommend_daily` trains again a ranker that is at least as old.")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from include.models.ranker import SHORTLIST
+from include.models.trial import SHARES
 from include.settings import Ranker, Settings, Surface
 from include.steps.land import land
 from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, window_start
@@ -15,7 +16,8 @@ from tests import samples
 from tests.test_path import assert_same_exports, cleaned, lists, published
 
 USERS, ITEMS, HOURS = 40, 50, 12
-RANKER = Ranker(window_days=1 / 24, min_users=20, min_users_for_trees=20)
+RANKER = Ranker(window_days=1 / 24, min_users=20, min_users_for_trees=20, linear_share=0.25)
+"""The samples are drawn at random, so a trial would see that trees find nothing; what is made with trees is to be seen."""
 
 
 def landed(settings: Settings, folder: Any, rows: list[dict[str, Any]]) -> None:
@@ -139,6 +141,20 @@ def test_with_too_few_users_the_lists_keep_the_blend_and_say_so(learned, tmp_pat
     rows = vectors.read(few, made["encoder_id"], "recommendations_home", table["version"]).to_pylist()
     named = {name for row in rows for reasons in row["reasons"] for name in reasons}
     assert not named & {"trees", "exploration", "segment"}
+
+
+def test_a_trial_on_the_newest_windows_says_how_far_trees_are_trusted(learned):
+    settings, first, _ = learned
+    free = settings.model_copy(update={"ranker": RANKER.model_copy(update={"linear_share": None})})
+    free.__dict__.pop("hash", None)
+    made = published(free, plan_rebuild(free), gated=False)
+    described = artefacts.describe(free, made["artefacts"]["ranker"])
+    assert described["trial"]["users"] > 0
+    assert {f"linear share {share}" for share in SHARES} < set(described["trial"]["ndcg"])
+    assert described["model"] != "blend"
+    assert (described["model"] == "linear and trees") == bool(described["trees"])
+    of_set = artefacts.describe(settings, first["artefacts"]["ranker"])
+    assert (of_set["linear_share"], of_set["trial"]["users"]) == (0.25, 0), "what is set is not tried"
 
 
 def fashions(event: dict[str, Any]) -> list[dict[str, Any]]:

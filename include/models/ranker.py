@@ -58,6 +58,8 @@ TREE_PARAMETERS = {
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
     "lambda_l2": 10.0,
+    # Rows that the bins are made from: the lists are as good as from all, and bins are quicker to make.
+    "bin_construct_sample_cnt": 50_000,
     # One thread: the trees are then the same wherever they are grown, and busy machines do not slow down.
     "num_threads": 1,
     "deterministic": True,
@@ -69,7 +71,7 @@ SHORTLIST = 100
 """Candidates of a user that trees order, those that the linear model puts first: trees are most of what a list costs."""
 
 LINEAR_SHARE = 0.25
-"""The linear model's part of a score; all trees have the rest, each kind as much."""
+"""The linear model's part of a score, unless a trial finds a better one; all trees have the rest, each kind as much."""
 
 GROUPS = (*SOURCES, "item", "own", "trees")
 """What an item's score is put together of."""
@@ -363,6 +365,9 @@ class Ranker:
     """Candidates of a user that trees order, or twice the length of lists where that is more; None for the whole pool, as in
     artefacts of before there was a choice."""
 
+    linear_share: float = LINEAR_SHARE
+    """The linear model's part of a score, where there are trees."""
+
     def shortlisted(self, pool: Pool, length: int) -> Pool:
         """The candidates that lists of some length are made of."""
         if not self.trees or self.shortlist is None:
@@ -379,7 +384,7 @@ class Ranker:
         The linear model's part is shared out among the groups of its features, exactly; the trees' stays whole.
         """
         found, sizes = self._linear(pool), pool.sizes
-        share = LINEAR_SHARE if self.trees else 1.0
+        share = self.linear_share if self.trees else 1.0
         linear = np.sum(list(found.values()), axis=0)
         scale = share / _deviation(_centred(linear, pool.user, sizes), pool.user, sizes)
         found = {group: _centred(values, pool.user, sizes) * scale for group, values in found.items()}
@@ -401,13 +406,14 @@ class Ranker:
         return found
 
 
-def train(examples: list[Example], *, trees: bool, seed: int) -> Ranker:
+def train(examples: list[Example], *, trees: bool, seed: int, linear_share: float = LINEAR_SHARE) -> Ranker:
     """Learn from windows before T.
 
     Args:
         examples: of each window, sampled, with the features of its start.
         trees: whether there is enough to grow trees from; else the linear model stands alone.
         seed: of the trees.
+        linear_share: the linear model's part of a score, where there are trees; with all of it none are grown.
     """
     names = examples[0].pool.names
     features = np.concatenate([example.pool.features for example in examples])
@@ -417,14 +423,15 @@ def train(examples: list[Example], *, trees: bool, seed: int) -> Ranker:
     standard = ((features - mean) / deviation).astype(np.float32)
     linear = LogisticRegression(C=REGULARISATION, max_iter=500).fit(standard, labels)
     grown: dict[str, lightgbm.Booster] = {}
-    if trees:
+    if trees and linear_share < 1.0:
         sizes = np.concatenate([example.pool.sizes[example.pool.sizes > 0] for example in examples])
         parameters = TREE_PARAMETERS | {"seed": seed}
         # Both kinds of trees share its bins, which cost as much as some of the trees.
         data = lightgbm.Dataset(features, labels, group=sizes, params=parameters, free_raw_data=False)
         for kind, objective in OBJECTIVES.items():
             grown[kind] = lightgbm.train(parameters | objective, data, num_boost_round=TREES)
-    return Ranker(names, mean, deviation, linear.coef_[0].astype(np.float64), grown)
+    coefficients = linear.coef_[0].astype(np.float64)
+    return Ranker(names, mean, deviation, coefficients, grown, linear_share=linear_share)
 
 
 def best(pool: Pool, scores: NDArray[np.float64], length: int) -> tuple[Ints, Ints]:

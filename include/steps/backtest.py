@@ -316,7 +316,9 @@ def _run_product(
             facts["gates"].append(str(failed))
     state = publications.candidate(product, candidate)
     ranker = artefacts.describe(product, state["artefacts"][ranker_kind(plan["show_seen"])])
-    facts["ranker"] = {name: ranker[name] for name in ("model", "why", "windows", "users") if name in ranker}
+    facts["ranker"] = {
+        name: ranker[name] for name in ("model", "why", "windows", "users", "linear_share", "trial") if name in ranker
+    }
     return product, state
 
 

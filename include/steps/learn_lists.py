@@ -12,8 +12,9 @@ from scipy.sparse import csr_array
 
 from include.models.candidates import Histories, Relations, Sources, fit, relate, text_neighbours
 from include.models.interests import MICROSECONDS_PER_DAY
-from include.models.ranker import Example, Pool, Ranker, pool, taken, train
+from include.models.ranker import LINEAR_SHARE, Example, Pool, Ranker, pool, taken, train
 from include.models.traits import Traits
+from include.models.trial import Trial, alone, tried
 from include.settings import Settings, Surface
 from include.steps.item_texts import centred_text_vectors
 from include.steps.plan import SOURCES, hourly_trends, ranker_kind
@@ -26,11 +27,11 @@ WINDOW_DAYS = (1.0, 7.0, 30.0, 90.0)
 ENOUGH_USERS = 200
 """Users who come back in a window, from which on no longer one is looked for."""
 
-ENOUGH_PAIRS = 2000
+ENOUGH_PAIRS = 1500
 """Users of all windows, from which on no more than `ranker.windows` of them are learned from."""
 
 MOST_WINDOWS = 24
-RELATED_WINDOWS = 3
+RELATED_WINDOWS = 4
 """Windows for which items' relations are learned once, as of the start of the oldest: it costs most of a window."""
 
 HOURS = (0.0, 6.0, 12.0, 18.0)
@@ -231,11 +232,19 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
         log.info("lists keep the blend: %s", why)
         return artefacts.write(settings, kind, {"none": np.zeros(0)}, {**facts, "model": "blend", "why": why})
     with_trees = users >= settings.ranker.min_users_for_trees and len(seen) >= 4
-    learned = train(seen, trees=with_trees, seed=settings.seed)
+    share = settings.ranker.linear_share
+    trial = tried(seen, trees=with_trees, seed=settings.seed) if share is None else Trial(share, None, 0, {})
+    log.info("tried on %d users of the newest windows: %s", trial.users, trial.ndcg)
+    if trial.source is None:
+        learned = train(seen, trees=with_trees, seed=settings.seed, linear_share=trial.linear_share)
+        facts |= {"model": "linear and trees" if learned.trees else "linear"}
+    else:
+        learned = alone(seen[0], trial.source)
+        facts |= {"model": "one source", "why": f"{trial.source} alone was better in the newest windows"}
     tensors = {"mean": learned.mean, "deviation": learned.deviation, "coefficients": learned.coefficients}
-    facts |= {"features": list(learned.names), "model": "linear and trees" if with_trees else "linear"}
     texts = {f"{name}.txt": grown.model_to_string() for name, grown in learned.trees.items()}
-    facts |= {"trees": list(learned.trees), "shortlist": learned.shortlist}
+    facts |= {"features": list(learned.names), "trees": list(learned.trees), "shortlist": learned.shortlist}
+    facts |= {"linear_share": learned.linear_share, "trial": {"users": trial.users, "ndcg": trial.ndcg}}
     return artefacts.write(settings, kind, tensors, facts, texts)
 
 
@@ -269,6 +278,7 @@ def load_ranking(settings: Settings, state: dict[str, Any], surface: Surface) ->
             tensors["coefficients"],
             trees,
             description.get("shortlist"),
+            description.get("linear_share", LINEAR_SHARE),
         ),
         items=facts["items"],
     )

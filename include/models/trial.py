@@ -1,0 +1,128 @@
+"""How far trees and the learned order are to be trusted on this data: a trial on windows that the rankers did not learn from.
+
+What is grown on the older windows orders the pools of the newest. So a home with little or odd data keeps to what works there:
+more of the linear model, or, where one single source was clearly better than anything learned, that source.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from include.models.metrics import ndcg
+from include.models.ranker import LINEAR_SHARE, Example, Ranker, best, train
+
+Floats = NDArray[np.float64]
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Parts of the linear model that are tried."""
+
+LENGTH = 10
+"""Of the lists that are compared."""
+
+HELD_USERS = 100
+"""Users of the newest windows that are enough to try on; at most a third of the windows are held back for it."""
+
+LEARN_USERS = 400
+"""Users of older windows that are learned from, at most; drawn. It bounds what a trial costs."""
+
+ERRORS_FOR_SHARE = 1.0
+ERRORS_FOR_SOURCE = 2.0
+"""By so many standard errors of the mean difference another share, or a single source, must be better to be taken."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial chose.
+
+    Attributes:
+        linear_share: the linear model's part of a score.
+        source: the name of the feature that orders lists alone; None where what is learned does.
+        users: users of the windows that were held back; 0 where there was nothing to try on.
+        ndcg: NDCG@10 over the held-back samples, of each share and of the best source.
+    """
+
+    linear_share: float
+    source: str | None
+    users: int
+    ndcg: dict[str, float]
+
+
+def hold(examples: list[Example]) -> int:
+    """How many of the newest windows are held back."""
+    held, users = 0, 0
+    while users < HELD_USERS and held < len(examples) // 3:
+        users += examples[held].users
+        held += 1
+    return held
+
+
+def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
+    """Try on the newest windows what the older ones teach.
+
+    Args:
+        examples: windows, the newest first, sampled.
+        trees: whether there is enough to grow trees from; else the linear model stands alone.
+        seed: of the trees and of the users that are learned from.
+    """
+    usual = LINEAR_SHARE if trees else 1.0
+    count = hold(examples)
+    held, older = examples[:count], _some(examples[count:], LEARN_USERS, np.random.default_rng(seed))
+    if not held or not any(example.taken.any() for example in older):
+        return Trial(usual, None, 0, {})
+    learned = train(older, trees=trees, seed=seed)
+    values = {share: _worth(held, replace(learned, linear_share=share)) for share in (SHARES if trees else (usual,))}
+    share = max(values, key=lambda each: float(values[each].mean()))
+    if _errors(values[share], values[usual]) <= ERRORS_FOR_SHARE:
+        share = usual
+    singles = {name: _worth(held, alone(held[0], name)) for name in _single_sources(held[0].pool.names)}
+    source = max(singles, key=lambda name: _errors(singles[name], values[share]))
+    chosen = source if _errors(singles[source], values[share]) > ERRORS_FOR_SOURCE else None
+    means = {f"linear share {each}": float(value.mean()) for each, value in values.items()}
+    return Trial(share, chosen, len(values[usual]), means | {source: float(singles[source].mean())})
+
+
+def alone(example: Example, source: str) -> Ranker:
+    """A ranker that orders pools by one feature."""
+    names = example.pool.names
+    only = np.array([name == source for name in names], dtype=np.float64)
+    return Ranker(names, np.zeros(len(names)), np.ones(len(names)), only, {})
+
+
+def _single_sources(names: tuple[str, ...]) -> list[str]:
+    """Features that are a source's or a popularity's own value: those have a rank."""
+    return [name for name in names if f"{name}_rank" in names]
+
+
+def _some(examples: list[Example], most: int, random: np.random.Generator) -> list[Example]:
+    """The examples of some users at most, as many of each window as it has part in all."""
+    total = sum(example.users for example in examples)
+    if total <= most:
+        return examples
+    found = []
+    for example in examples:
+        own = np.unique(example.pool.user)
+        drawn = random.choice(own, max(1, len(own) * most // total), replace=False)
+        kept = np.isin(example.pool.user, drawn)
+        found.append(Example(example.pool.only(kept), example.taken[kept]))
+    return found
+
+
+def _worth(held: list[Example], ranker: Ranker) -> Floats:
+    """(users,) NDCG of each user with a candidate that was taken."""
+    found = []
+    for example in held:
+        candidates = replace(example.pool, item=np.arange(len(example.taken)))  # places, to find again what was taken
+        some = ranker.shortlisted(candidates, LENGTH)
+        places, items = best(some, np.sum(list(ranker.parts(some).values()), axis=0), LENGTH)
+        targets = np.bincount(example.pool.user, weights=example.taken, minlength=example.pool.users).astype(np.int64)
+        hits = (places >= 0) & example.taken[items]
+        found.append(ndcg(hits[targets > 0], targets[targets > 0]))
+    return np.concatenate(found)
+
+
+def _errors(one: Floats, other: Floats) -> float:
+    """By how many standard errors of its mean one is better than the other, pair by pair."""
+    gain = one - other
+    spread = float(gain.std())
+    return float(gain.mean()) / (spread / np.sqrt(len(gain))) if spread > 0.0 else 0.0

@@ -1,0 +1,85 @@
+"""A trial on the newest windows: how far trees are trusted, and when one source orders lists alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from include.models.ranker import LINEAR_SHARE, Example, Pool, best
+from include.models.trial import HELD_USERS, LEARN_USERS, alone, hold, tried
+
+USERS, CANDIDATES, WINDOWS = 60, 30, 9
+SOURCES = ("ease", "cosine", "popular_1h")
+NAMES = (*SOURCES, *(f"{name}_rank" for name in SOURCES), "age")
+
+
+def windows(odds: Callable[[int, np.ndarray], np.ndarray], *, users: int = USERS, seed: int = 1) -> list[Example]:
+    """Windows, the newest first, whose candidates are taken by odds that follow from the window's number and the features."""
+    random = np.random.default_rng(seed)
+    found = []
+    for window in range(WINDOWS):
+        user = np.repeat(np.arange(users), CANDIDATES)
+        features = random.normal(size=(len(user), len(NAMES))).astype(np.float32)
+        item, groups = np.tile(np.arange(CANDIDATES), users), ("behaviour",) * len(NAMES)
+        pool = Pool(user, item, features, NAMES, groups, users)
+        found.append(Example(pool, random.random(len(user)) < 1 / (1 + np.exp(-odds(window, features)))))
+    return found
+
+
+def test_trees_are_trusted_where_the_linear_model_cannot_see_it():
+    crossed = windows(lambda _, x: 4 * np.sign(x[:, 0] * x[:, 1]) - 4)
+    found = tried(crossed, trees=True, seed=1)
+    assert found.linear_share <= LINEAR_SHARE
+    assert found.ndcg["linear share 0.0"] > found.ndcg["linear share 1.0"] + 0.1
+    assert found.source is None
+    assert found.users >= HELD_USERS
+    assert found == tried(crossed, trees=True, seed=1), "the same windows give the same"
+
+
+def test_the_linear_model_is_trusted_where_trees_see_too_little():
+    few = windows(lambda _, x: x @ np.array([1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2]) - 3, users=12)
+    found = tried(few, trees=True, seed=1)
+    assert found.linear_share > LINEAR_SHARE
+    assert found.source is None
+
+
+def test_a_source_that_was_clearly_better_of_late_stands_alone():
+    """What was learned of older windows is of no use any more: of late users take what is popular."""
+    turned = windows(lambda window, x: (3 * x[:, 2] if window < 3 else 3 * x[:, 0] - 3 * x[:, 2]) - 3)
+    for trees in (True, False):
+        assert tried(turned, trees=trees, seed=1).source == "popular_1h"
+    steady = windows(lambda _, x: 2 * x[:, 0] + 2 * x[:, 2] - 3)
+    assert tried(steady, trees=True, seed=1).source is None
+
+
+def test_a_source_alone_orders_pools_by_its_own_value():
+    example = windows(lambda _, x: x[:, 0])[0]
+    parts = alone(example, "cosine").parts(example.pool)
+    _, items = best(example.pool, np.sum(list(parts.values()), axis=0), 5)
+    for user in range(USERS):
+        own = example.pool.features[example.pool.user == user, 1]
+        assert items[user].tolist() == np.argsort(-own)[:5].tolist()
+    assert {name for name, values in parts.items() if values.any()} == {"behaviour"}
+
+
+@pytest.mark.parametrize("trees", [True, False])
+def test_at_most_a_third_of_the_windows_is_held_back_and_without_any_nothing_is_tried(trees):
+    made = windows(lambda _, x: x[:, 0])
+    assert hold(made) == 2, "two windows have a hundred users"
+    assert hold(made[:3]) == 1
+    assert hold(windows(lambda _, x: x[:, 0], users=3)) == 3
+    found = tried(made[:2], trees=trees, seed=1)
+    assert (found.linear_share, found.source, found.users) == (LINEAR_SHARE if trees else 1.0, None, 0)
+
+
+def test_what_a_trial_learns_from_is_bounded(monkeypatch):
+    seen = []
+
+    def train(examples, **_):
+        seen.append(sum(example.users for example in examples))
+        raise InterruptedError
+
+    monkeypatch.setattr("include.models.trial.train", train)
+    with pytest.raises(InterruptedError):
+        tried(windows(lambda _, x: x[:, 0], users=200), trees=True, seed=1)
+    assert LEARN_USERS * 0.9 <= seen[0] <= LEARN_USERS
