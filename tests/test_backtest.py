@@ -297,6 +297,7 @@ def test_metrics_are_those_of_the_landed_events(done):
 def test_the_page_is_whole_by_itself(done):
     page = (done[0] / "report.html").read_text()
     assert page.count("<svg") == 5
+    assert page.count("What tidemark learned for each cut") == 1
     assert not any(word in page for word in ('src="', "@import", "<script", 'rel="stylesheet"'))
 
 

@@ -20,8 +20,11 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 LENGTH = 10
 """Of the lists that are compared."""
 
-HELD_USERS = 100
+HELD_USERS = 300
 """Users of the newest windows that are enough to try on; at most a third of the windows are held back for it."""
+
+LATELY_USERS = 100
+"""Users of the newest of them that are enough to see whether a single source is better of late."""
 
 LEARN_USERS = 400
 """Users of older windows that are learned from, at most; drawn. It bounds what a trial costs."""
@@ -39,7 +42,7 @@ class Trial:
         linear_share: the linear model's part of a score.
         source: the name of the feature that orders lists alone; None where what is learned does.
         users: users of the windows that were held back; 0 where there was nothing to try on.
-        ndcg: NDCG@10 over the held-back samples, of each share and of the best source.
+        ndcg: NDCG@10 over the held-back samples, of each share; and over the newest of them, of the chosen one and the best source.
     """
 
     linear_share: float
@@ -48,13 +51,13 @@ class Trial:
     ndcg: dict[str, float]
 
 
-def hold(examples: list[Example]) -> int:
-    """How many of the newest windows are held back."""
-    held, users = 0, 0
-    while users < HELD_USERS and held < len(examples) // 3:
-        users += examples[held].users
-        held += 1
-    return held
+def newest(examples: list[Example], users: int) -> int:
+    """How many of the newest windows hold so many users; a third of all at most."""
+    windows, found = 0, 0
+    while found < users and windows < len(examples) // 3:
+        found += examples[windows].users
+        windows += 1
+    return windows
 
 
 def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
@@ -66,7 +69,7 @@ def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
         seed: of the trees and of the users that are learned from.
     """
     usual = LINEAR_SHARE if trees else 1.0
-    count = hold(examples)
+    count = newest(examples, HELD_USERS)
     held, older = examples[:count], _some(examples[count:], LEARN_USERS, np.random.default_rng(seed))
     if not held or not any(example.taken.any() for example in older):
         return Trial(usual, None, 0, {})
@@ -75,11 +78,14 @@ def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
     share = max(values, key=lambda each: float(values[each].mean()))
     if _errors(values[share], values[usual]) <= ERRORS_FOR_SHARE:
         share = usual
-    singles = {name: _worth(held, alone(held[0], name)) for name in _single_sources(held[0].pool.names)}
-    source = max(singles, key=lambda name: _errors(singles[name], values[share]))
-    chosen = source if _errors(singles[source], values[share]) > ERRORS_FOR_SOURCE else None
+    lately = held[: newest(examples, LATELY_USERS)]
+    learned_lately = _worth(lately, replace(learned, linear_share=share))
+    singles = {name: _worth(lately, alone(held[0], name)) for name in _single_sources(held[0].pool.names)}
+    source = max(singles, key=lambda name: _errors(singles[name], learned_lately))
+    chosen = source if _errors(singles[source], learned_lately) > ERRORS_FOR_SOURCE else None
     means = {f"linear share {each}": float(value.mean()) for each, value in values.items()}
-    return Trial(share, chosen, len(values[usual]), means | {source: float(singles[source].mean())})
+    means |= {"lately": float(learned_lately.mean()), f"lately, {source} alone": float(singles[source].mean())}
+    return Trial(share, chosen, len(values[usual]), means)
 
 
 def alone(example: Example, source: str) -> Ranker:

@@ -244,7 +244,10 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
     tensors = {"mean": learned.mean, "deviation": learned.deviation, "coefficients": learned.coefficients}
     texts = {f"{name}.txt": grown.model_to_string() for name, grown in learned.trees.items()}
     facts |= {"features": list(learned.names), "trees": list(learned.trees), "shortlist": learned.shortlist}
-    facts |= {"linear_share": learned.linear_share, "trial": {"users": trial.users, "ndcg": trial.ndcg}}
+    facts |= {
+        "linear_share": learned.linear_share if learned.trees else 1.0,
+        "trial": {"users": trial.users, "ndcg": trial.ndcg},
+    }
     return artefacts.write(settings, kind, tensors, facts, texts)
 
 
