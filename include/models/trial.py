@@ -74,13 +74,13 @@ def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
     if not held or not any(example.taken.any() for example in older):
         return Trial(usual, None, 0, {})
     learned = train(older, trees=trees, seed=seed)
-    values = {share: _worth(held, replace(learned, linear_share=share)) for share in (SHARES if trees else (usual,))}
+    values = _worth(held, learned, SHARES if trees else (usual,))
     share = max(values, key=lambda each: float(values[each].mean()))
     if _errors(values[share], values[usual]) <= ERRORS_FOR_SHARE:
         share = usual
     lately = held[: newest(examples, LATELY_USERS)]
-    learned_lately = _worth(lately, replace(learned, linear_share=share))
-    singles = {name: _worth(lately, alone(held[0], name)) for name in _single_sources(held[0].pool.names)}
+    learned_lately = values[share][: sum(example.users for example in lately)]
+    singles = {name: _worth(lately, alone(held[0], name), (1.0,))[1.0] for name in _single_sources(held[0].pool.names)}
     source = max(singles, key=lambda name: _errors(singles[name], learned_lately))
     chosen = source if _errors(singles[source], learned_lately) > ERRORS_FOR_SOURCE else None
     means = {f"linear share {each}": float(value.mean()) for each, value in values.items()}
@@ -114,17 +114,21 @@ def _some(examples: list[Example], most: int, random: np.random.Generator) -> li
     return found
 
 
-def _worth(held: list[Example], ranker: Ranker) -> Floats:
-    """(users,) NDCG of each user with a candidate that was taken."""
-    found = []
+def _worth(held: list[Example], ranker: Ranker, shares: tuple[float, ...]) -> dict[float, Floats]:
+    """(users,) NDCG of each user with a candidate that was taken, window by window, for each share of the linear model."""
+    found: dict[float, list[Floats]] = {share: [] for share in shares}
     for example in held:
         candidates = replace(example.pool, item=np.arange(len(example.taken)))  # places, to find again what was taken
         some = ranker.shortlisted(candidates, LENGTH)
-        places, items = best(some, np.sum(list(ranker.parts(some).values()), axis=0), LENGTH)
+        parts = replace(ranker, linear_share=0.5).parts(some)
+        trees = parts.pop("trees")
+        linear = np.sum(list(parts.values()), axis=0)
         targets = np.bincount(example.pool.user, weights=example.taken, minlength=example.pool.users).astype(np.int64)
-        hits = (places >= 0) & example.taken[items]
-        found.append(ndcg(hits[targets > 0], targets[targets > 0]))
-    return np.concatenate(found)
+        for share in shares:
+            places, items = best(some, share * linear + (1 - share) * trees, LENGTH)
+            hits = (places >= 0) & example.taken[items]
+            found[share].append(ndcg(hits[targets > 0], targets[targets > 0]))
+    return {share: np.concatenate(values) for share, values in found.items()}
 
 
 def _errors(one: Floats, other: Floats) -> float:
