@@ -54,7 +54,7 @@ def test_a_source_that_was_clearly_better_of_late_stands_alone():
 
 def test_a_source_alone_orders_pools_by_its_own_value():
     example = windows(lambda _, x: x[:, 0])[0]
-    parts = alone(example, "cosine").parts(example.pool)
+    parts = alone(NAMES, "cosine").parts(example.pool)
     _, items = best(example.pool, np.sum(list(parts.values()), axis=0), 5)
     for user in range(USERS):
         own = example.pool.features[example.pool.user == user, 1]

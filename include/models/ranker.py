@@ -337,6 +337,10 @@ class Example:
         some = np.bincount(self.pool.user, weights=self.taken, minlength=self.pool.users) > 0
         drawn = random.random(len(self.taken)) < NEGATIVES / np.maximum(self.pool.sizes, 1)[self.pool.user]
         kept = some[self.pool.user] & (self.taken | drawn)
+        return self.only(kept)
+
+    def only(self, kept: NDArray[np.bool_]) -> "Example":
+        """Some of the candidates."""
         return Example(self.pool.only(kept), self.taken[kept])
 
     @property

@@ -78,9 +78,9 @@ def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
     share = max(values, key=lambda each: float(values[each].mean()))
     if _errors(values[share], values[usual]) <= ERRORS_FOR_SHARE:
         share = usual
-    lately = held[: newest(examples, LATELY_USERS)]
+    names, lately = learned.names, held[: newest(examples, LATELY_USERS)]
     learned_lately = values[share][: sum(example.users for example in lately)]
-    singles = {name: _worth(lately, alone(held[0], name), (1.0,))[1.0] for name in _single_sources(held[0].pool.names)}
+    singles = {name: _worth(lately, alone(names, name), (1.0,))[1.0] for name in _single_sources(names)}
     source = max(singles, key=lambda name: _errors(singles[name], learned_lately))
     chosen = source if _errors(singles[source], learned_lately) > ERRORS_FOR_SOURCE else None
     means = {f"linear share {each}": float(value.mean()) for each, value in values.items()}
@@ -88,9 +88,8 @@ def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
     return Trial(share, chosen, len(values[usual]), means)
 
 
-def alone(example: Example, source: str) -> Ranker:
-    """A ranker that orders pools by one feature."""
-    names = example.pool.names
+def alone(names: tuple[str, ...], source: str) -> Ranker:
+    """A ranker that orders pools by one of their features."""
     only = np.array([name == source for name in names], dtype=np.float64)
     return Ranker(names, np.zeros(len(names)), np.ones(len(names)), only, {})
 
@@ -110,7 +109,7 @@ def _some(examples: list[Example], most: int, random: np.random.Generator) -> li
         own = np.unique(example.pool.user)
         drawn = random.choice(own, max(1, len(own) * most // total), replace=False)
         kept = np.isin(example.pool.user, drawn)
-        found.append(Example(example.pool.only(kept), example.taken[kept]))
+        found.append(example.only(kept))
     return found
 
 

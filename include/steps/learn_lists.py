@@ -239,7 +239,7 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
         learned = train(seen, trees=with_trees, seed=settings.seed, linear_share=trial.linear_share)
         facts |= {"model": "linear and trees" if learned.trees else "linear"}
     else:
-        learned = alone(seen[0], trial.source)
+        learned = alone(seen[0].pool.names, trial.source)
         facts |= {"model": "one source", "why": f"{trial.source} alone was better in the newest windows"}
     tensors = {"mean": learned.mean, "deviation": learned.deviation, "coefficients": learned.coefficients}
     texts = {f"{name}.txt": grown.model_to_string() for name, grown in learned.trees.items()}
