@@ -22,9 +22,11 @@ from include.models.candidates import (
     text_neighbours,
 )
 from include.models.interests import unit
+from include.models.products import largest_products
 from include.models.ranker import GROUPS, LINEAR_SHARE, Example, best, pool, standardised, taken, train
 from include.models.sparse import strongest
 from include.models.traits import Traits, cosines, liking
+from include.settings import ItemFactors
 
 USERS, ITEMS, DAY = 60, 80, 100.0
 
@@ -54,7 +56,8 @@ def traits(seed: int = 3) -> Traits:
 
 
 def fitted(known: Histories, day: float = DAY, related: float | None = None) -> Sources:
-    relations = relate(known, near(), related or day, regularisation=20.0, max_items=1000)
+    factors = ItemFactors(regularisation=20.0, dimensions=8)
+    relations = relate(known, near(), np.zeros(ITEMS), related or day, factors=factors, seed=0)
     return fit(known, relations, traits(), np.zeros(ITEMS), day, recent_days=7.0)
 
 
@@ -168,7 +171,7 @@ def test_traits_are_weighed_by_how_rare_they_are():
 
 
 def test_liking_and_cosines_equal_a_plain_loop(monkeypatch):
-    monkeypatch.setattr("include.models.traits.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("include.models.products.ROWS_AT_ONCE", 7)
     own, random = traits(), np.random.default_rng(4)
     weights = csr_array(np.where(random.random((USERS, ITEMS)) < 0.1, random.random((USERS, ITEMS)), 0.0))
     user, item = np.sort(random.integers(0, USERS, 200)), random.integers(0, ITEMS, 200)
@@ -184,6 +187,45 @@ def test_liking_and_cosines_equal_a_plain_loop(monkeypatch):
     assert (liked != 0).any()
 
 
+def test_the_largest_products_equal_a_plain_loop():
+    random = np.random.default_rng(6)
+    users, items = random.normal(size=(9, 4)), random.normal(size=(30, 4)).astype(np.float32)
+    items[20:] = items[:10]  # ties
+    barred = random.random((9, 30)) < 0.3
+    barred[3], barred[4, 2:] = True, True
+    user, item = largest_products(users, items, barred, 7)
+    for row in range(9):
+        open_ = np.flatnonzero(~barred[row])
+        expected = sorted(open_, key=lambda place: (-round(float(users[row] @ items[place]), 9), place))[:7]
+        assert item[user == row].tolist() == expected
+    for empty in ((users[:0], items, barred[:0], 7), (users, items[:0], barred[:, :0], 7), (users, items, barred, 0)):
+        assert [len(part) for part in largest_products(*empty)] == [0, 0]
+
+
+def test_what_a_user_had_says_by_its_factors_what_that_user_takes(sources):
+    known = histories().before(DAY)
+    candidates, pairs = pool(sources, known, np.ones(ITEMS, dtype=bool), repeats=False), Pairs.of(known)
+    for place in range(0, len(candidates.user), 50):
+        own = np.flatnonzero(pairs.user == candidates.user[place])
+        vector = sum((pairs.rank[row] + 1.0) ** -0.25 * sources.left[pairs.item[row]].astype(float) for row in own)
+        assert candidates.features[place, candidates.names.index("factors")] == pytest.approx(
+            vector @ sources.right[candidates.item[place]], abs=1e-6
+        )
+    value = candidates.features[:, candidates.names.index("factors_z")]
+    own_third = candidates.item % 3 == candidates.user % 3
+    assert value[own_third].mean() > value[~own_third].mean() + 1
+
+
+def test_an_item_that_nobody_had_has_the_factors_of_its_text_neighbours():
+    known = histories()
+    without = known.item != 5
+    known = Histories(known.user[without], known.item[without], known.day[without], known.shape)
+    found = fitted(known)
+    weight = near().toarray()[5]
+    assert found.right[5] @ (weight @ found.right) > 0
+    assert not np.isclose(found.left[5], 0.0).all()
+
+
 def test_an_item_s_likes_are_as_popular_as_a_plain_loop_says(sources):
     week, own = sources.popularity[POPULAR.index("popular_168h")], sources.traits
     assert own is not None
@@ -195,8 +237,8 @@ def test_an_item_s_likes_are_as_popular_as_a_plain_loop_says(sources):
 
 
 def test_a_ranker_of_before_traits_orders_the_pools_of_today(sources):
-    """Artefacts of before hold neither traits nor the neighbours of a month: lists go on to be made with what they hold."""
-    new = {field.name for field in fields(Traits)} | {"recent_month"}
+    """Artefacts of before hold neither traits, factors nor the neighbours of a month: lists go on to be made with what they hold."""
+    new = {field.name for field in fields(Traits)} | {"recent_month", "left", "right"}
     before = Sources.of({name: values for name, values in sources.tensors().items() if name.split(".")[0] not in new})
     known, eligible = histories().before(DAY), np.ones(ITEMS, dtype=bool)
     then, now = (pool(each, known, eligible, repeats=False) for each in (before, sources))

@@ -7,6 +7,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from include.models import factors
+from include.models.candidates import text_neighbours
 from include.models.factors import (
     REACH_POWER,
     Lenders,
@@ -14,6 +15,7 @@ from include.models.factors import (
     item_to_item,
     train_item_factors,
     with_borrowed,
+    with_neighbours,
 )
 from include.models.interests import unit
 
@@ -182,6 +184,24 @@ def test_an_item_lends_nothing_to_itself_even_when_its_text_changed():
     for one, other, share in zip(before, after, (trust[4], exposure[4] / (exposure[4] + EVIDENCE)), strict=True):
         np.testing.assert_allclose((other - one)[4], share * 100, rtol=1e-4)
         assert (other - one)[11].min() > 1, "another item of its old text is lent it"
+
+
+def test_neighbours_that_were_found_before_lend_the_same():
+    random, n = np.random.default_rng(3), 25  # fewer than there can be neighbours
+    text, had_by = random.normal(size=(n, 6)), random.integers(1, 12, n).astype(np.float64)
+    text[:, 0] += 1
+    text = unit(text)
+    text[::9] = 0.0
+    left, right = random.normal(size=(2, n, DIMENSIONS)).astype(np.float32)
+    left[20:], right[20:], had_by[20:] = 0.0, 0.0, 0.0
+    place, exposure = np.where(np.arange(n) < 20, np.arange(n), -1), had_by + 2
+    lenders = Lenders.of_items(text[:20], left[:20], right[:20], had_by[:20] / (had_by[:20] + EVIDENCE))
+    weights = {"own_evidence": EVIDENCE, "neighbours_weight": 1.5}
+    expected = with_borrowed(lenders, text, place, exposure, **weights)
+    found = with_neighbours(left, right, text_neighbours(text, np.zeros(n)), had_by, exposure, **weights)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert found[1][20:].any(axis=1).all(), "items without factors have borrowed ones"
 
 
 def test_without_text_items_keep_their_own_factors():

@@ -67,7 +67,7 @@ def test_items_that_appeared_since_have_trends_and_no_relations():
     fresh = refreshed(sources, more, np.zeros(ITEMS + 3), DAY + 6)
     for field in fields(fresh):
         value = getattr(fresh, field.name)
-        if field.name not in ("day", "traits") and not field.name.startswith("recent"):
+        if field.name not in ("day", "traits", "left", "right") and not field.name.startswith("recent"):
             assert value.shape[-1] == ITEMS + 3, field.name
     assert fresh.ease.shape == (ITEMS + 3, ITEMS + 3)
     assert (fresh.ease[:ITEMS, :ITEMS] != sources.ease).nnz == 0
@@ -76,6 +76,9 @@ def test_items_that_appeared_since_have_trends_and_no_relations():
     assert fresh.recent_month.shape == (sources.recent_month.shape[0], ITEMS + 3)
     assert {values.shape[0] for values in vars(fresh.traits).values()} == {ITEMS + 3}
     assert not fresh.traits.texts[ITEMS:].any()
+    for part in (fresh.left, fresh.right):
+        assert len(part) == ITEMS + 3
+        assert not part[ITEMS:].any()
     for likes in fresh.popularity_of_likes.values():
         assert likes.shape == (ITEMS + 3,)
         assert not likes[ITEMS:].any()

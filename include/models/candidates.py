@@ -5,10 +5,10 @@ depend, to the last bit, on which other users are scored with it: each is a row 
 
 Where the sources come from: recent popularity at several half-lives; EASE (H. Steck, "Embarrassingly Shallow Autoencoders for
 Sparse Data", WWW 2019) with queries that favour what came last; EASE smoothed over text neighbours, for items of little
-evidence; item cosine with time decay (Y. Ding and X. Li, "Time Weight Collaborative Filtering", CIKM 2005); Markov transitions
-(as in S. Rendle et al., "Factorizing Personalized Markov Chains", WWW 2010, not factorised); recent neighbours among users
-(as in D. Jannach and M. Ludewig, "When Recurrent Neural Networks Meet the Neighborhood", RecSys 2017); neighbours by text;
-and, for what is had again, a user's own counts.
+evidence; EASE factorised, with the factors of text neighbours (see `factors`); item cosine with time decay (Y. Ding and X. Li,
+"Time Weight Collaborative Filtering", CIKM 2005); Markov transitions (as in S. Rendle et al., "Factorizing Personalized Markov
+Chains", WWW 2010, not factorised); recent neighbours among users (as in D. Jannach and M. Ludewig, "When Recurrent Neural
+Networks Meet the Neighborhood", RecSys 2017); neighbours by text; and, for what is had again, a user's own counts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, vstack
 
-from include.models.factors import item_to_item
+from include.models.factors import expected_interactions, factorised, item_to_item, with_neighbours
 from include.models.products import PackedMatrix
 from include.models.sparse import entries, kept_form, places, sparse_of, sparse_tensors, strongest
 from include.models.traits import Traits, popularity_of_likes
+from include.settings import ItemFactors
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -161,6 +162,11 @@ class Pairs:
         """(users, n) the items of a user's last moments, the newest most."""
         return self.matrix(1 / (self.rank + 1.0), self.rank < LAST)
 
+    @cached_property
+    def latest_first(self) -> csr_array:
+        """(users, n) each item once, the latest most: (r + 1)^-1/4 with r moments after its own."""
+        return self.matrix(np.power(self.rank + 1.0, -0.25), self.rank < LONGEST)
+
     def matrix(self, values: NDArray[np.float64], kept: NDArray[np.bool_]) -> csr_array:
         """(users, items) with a value for each kept pair."""
         found: csr_array = coo_array((values[kept], (self.user[kept], self.item[kept])), shape=self.shape).tocsr()
@@ -200,6 +206,10 @@ class Sources:
     """(r, n) the same of a month. None, as the traits are, in artefacts of before they were there: lists go on without."""
 
     traits: Traits | None = None
+
+    left: Floats | None = None
+    right: Floats | None = None
+    """(n, k) EASE's matrix factorised: what having an item says, and what it takes to be recommended."""
 
     @cached_property
     def popularity_of_likes(self) -> dict[str, NDArray[np.float64]]:
@@ -277,24 +287,42 @@ class Relations:
     cosine: csr_array
     transitions: csr_array
     text: csr_array
+    left: Floats
+    right: Floats
+    """(n, k)."""
 
 
-def relate(histories: Histories, near: csr_array, day: float, *, regularisation: float, max_items: int) -> Relations:
+def relate(
+    histories: Histories,
+    near: csr_array,
+    first_day: NDArray[np.float64],
+    day: float,
+    *,
+    factors: ItemFactors,
+    seed: int,
+) -> Relations:
     """Learn what items have to do with each other from what happened before T.
 
     Args:
         histories: of all users; what happened at T or later is left out.
         near: (n, n) neighbours by text (see `text_neighbours`).
+        first_day: (n,) when each item came to be.
         day: T, in days from the epoch.
-        regularisation: EASE's lambda.
-        max_items: only so many of the most used items enter the dense matrix of EASE.
+        factors: of EASE and how it is factorised.
+        seed: of the factorisation.
     """
     known = histories.before(day)
     n = known.shape[1]
     pairs = Pairs.of(known)
     counts = np.bincount(known.item, minlength=n).astype(np.float32)
     marks = pairs.matrix(np.ones(len(pairs.item), dtype=np.float32), np.ones(len(pairs.item), dtype=bool))
-    ease = _ease(marks, counts, regularisation, max_items)
+    used = _most_used(counts, factors.max_items)
+    matrix = item_to_item(csr_array(marks[:, used]), factors.regularisation, np.float32)
+    ease = _of_all(_strongest_of_dense(matrix, NEIGHBOURS), used, n)
+    had_by = np.bincount(marks.indices, minlength=n).astype(np.float64)
+    exposure = np.maximum(expected_interactions(first_day, known.day, int((first_day < day).sum())), had_by)
+    left, right = _factors(matrix, used, had_by, near, exposure, factors, seed)
+    del matrix  # the largest there is, where items are many
     trust = counts / (counts + np.float32(OWN_EVIDENCE))
     towards = csr_array(near.T.astype(np.float32))
     # An item of much evidence borrows little: its column is scaled once, before the product.
@@ -311,6 +339,8 @@ def relate(histories: Histories, near: csr_array, day: float, *, regularisation:
         cosine=kept_form(_cosine(pairs)),
         transitions=kept_form(_transitions(pairs)),
         text=kept_form(near),
+        left=left,
+        right=right,
     )
 
 
@@ -362,7 +392,8 @@ def _strongest_by_rows(of: Callable[[slice], csr_array], n: int) -> csr_array:
 
 
 def _strongest_of_dense(matrix: NDArray[np.floating], most: int) -> csr_array:
-    most = min(most, matrix.shape[1])
+    if (most := min(most, matrix.shape[1])) == 0:
+        return csr_array(matrix.shape)
     columns = np.sort(np.argpartition(-matrix, most - 1, axis=1)[:, :most], axis=1)
     values = np.take_along_axis(matrix, columns, axis=1)
     kept = values > 0
@@ -370,14 +401,34 @@ def _strongest_of_dense(matrix: NDArray[np.floating], most: int) -> csr_array:
     return csr_array((values[kept], columns[kept], indptr), shape=matrix.shape)
 
 
-def _ease(marks: csr_array, counts: NDArray[np.floating], regularisation: float, max_items: int) -> csr_array:
-    n = marks.shape[1]
-    used = np.sort(np.lexsort((np.arange(n), -counts))[:max_items])
-    used = used[counts[used] > 0]
-    if len(used) == 0:
-        return csr_array((n, n))
-    best = _strongest_of_dense(item_to_item(csr_array(marks[:, used]), regularisation, np.float32), NEIGHBOURS).tocoo()
-    return csr_array((best.data, (used[best.coords[0]], used[best.coords[1]])), shape=(n, n))
+def _most_used(counts: NDArray[np.floating], most: int) -> Ints:
+    """The most used items, sorted; those that nobody used are not among them."""
+    used = np.sort(np.lexsort((np.arange(len(counts)), -counts))[:most])
+    return used[counts[used] > 0]
+
+
+def _of_all(matrix: csr_array, used: Ints, n: int) -> csr_array:
+    """The (n, n) matrix of all items with the entries of one of some of them."""
+    row, column = entries(matrix)
+    return csr_array((matrix.data, (used[row], used[column])), shape=(n, n))
+
+
+def _factors(
+    matrix: Floats,
+    used: Ints,
+    had_by: NDArray[np.float64],
+    near: csr_array,
+    exposure: NDArray[np.float64],
+    factors: ItemFactors,
+    seed: int,
+) -> tuple[Floats, Floats]:
+    """(n, k) left and right vectors of all items: those of EASE's matrix of some, and what text neighbours lend."""
+    left, right = np.zeros((2, len(had_by), factors.dimensions), dtype=np.float32)
+    evidence = np.zeros(len(had_by))
+    evidence[used] = had_by[used]
+    left[used], right[used] = factorised(matrix, had_by[used], dimensions=factors.dimensions, seed=seed)
+    own, weight = factors.own_evidence, factors.neighbours_weight
+    return with_neighbours(left, right, near, evidence, exposure, own_evidence=own, neighbours_weight=weight)
 
 
 def text_neighbours(text: Floats, first_day: NDArray[np.float64], chunk: int = 1024) -> csr_array:
@@ -487,7 +538,7 @@ def scores(sources: Sources, pairs: Pairs, *, repeats: bool) -> Iterator[tuple[s
         The name of a source and (users, n) scores; a source says nothing of an item that it has no entry for.
     """
     rank, lately = pairs.rank.astype(np.float64), pairs.rank < LONGEST
-    soft = pairs.matrix((rank + 1) ** -0.25, lately)
+    soft = pairs.latest_first
     sharp = pairs.matrix((rank + 1) ** -0.5, lately)
     marks = _of_norm_1(pairs.matrix(np.ones(len(rank)), lately))
     yield "ease", soft @ sources.ease

@@ -10,6 +10,7 @@ kernel regression of factors on text: E. Nadaraya and G. Watson, 1964). So a new
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotri, spotrf, spotri
 from scipy.sparse import csr_array
 
-from include.models.products import PackedMatrix
+from include.models.products import ROUNDING, PackedMatrix
 
 Matrix = NDArray[np.floating]
 Floats = NDArray[np.float32]
@@ -37,9 +38,6 @@ ITEMS_AT_ONCE = 256
 """Items whose neighbours are looked for together; some 50 MB."""
 
 NO_TRUST = 1e-9
-
-ROUNDING = 1e-5
-"""More than a product in single precision errs, of vectors of norm 1."""
 
 
 def item_to_item(marks: csr_array, regularisation: float, precision: type[np.floating] = np.float64) -> Matrix:
@@ -111,32 +109,42 @@ def train_item_factors(
     Returns:
         left and right vectors, (items, dimensions) float32 each.
     """
-    items = marks.shape[1]
+    matrix = item_to_item(marks, regularisation) if marks.nnz else np.zeros((0, 0))
+    return factorised(matrix, np.asarray(marks.sum(axis=0), dtype=np.float64), dimensions=dimensions, seed=seed)
+
+
+def factorised(matrix: Matrix, had_by: NDArray[np.floating], *, dimensions: int, seed: int) -> tuple[Floats, Floats]:
+    """Left and right vectors of EASE's matrix, (items, dimensions) each.
+
+    Args:
+        matrix: (items, items), as `item_to_item` gives it; (0, 0) where there was nothing to learn from, which gives zeros.
+        had_by: (items,) users of each.
+        dimensions: size of the vectors; where there are fewer items, the rest are zeros.
+        seed: of the randomised decomposition.
+    """
+    items = len(had_by)
     left = np.zeros((items, dimensions), dtype=np.float32)
     right = np.zeros((items, dimensions), dtype=np.float32)
-    rank = min(dimensions, items)
-    if rank == 0 or marks.nnz == 0:
+    rank = min(dimensions, len(matrix))
+    if rank == 0:
         return left, right
-    reach = (marks.sum(axis=0) + 1.0) ** REACH_POWER
+    reach = ((had_by + 1.0) ** REACH_POWER).astype(matrix.dtype)
     from sklearn.utils.extmath import randomized_svd  # here: what lends factors does not pay for it
 
-    matrix = reach[:, None] * item_to_item(marks, regularisation)
-    u, s, vt = randomized_svd(matrix, n_components=rank, n_iter=4, random_state=seed)
+    u, s, vt = randomized_svd(reach[:, None] * matrix, n_components=rank, n_iter=4, random_state=seed)
     left[:, :rank] = u * np.sqrt(s) / reach[:, None]
     right[:, :rank] = vt.T * np.sqrt(s)
     return left, right
 
 
-def expected_interactions(
-    first_ts: NDArray[np.datetime64], event_ts: NDArray[np.datetime64], items: int
-) -> NDArray[np.float64]:
+def expected_interactions(first_ts: NDArray[Any], event_ts: NDArray[Any], items: int) -> NDArray[np.float64]:
     """(n,) how many interactions an item would have had on the average, had it been used like the others since it came to be.
 
     An item that was there for long and was little used is known to be little used.
 
     Args:
-        first_ts: (n,) when each came to be.
-        event_ts: (events,) when the interactions were that the average is of.
+        first_ts: (n,) when each came to be, as a time or in any unit.
+        event_ts: (events,), likewise, when the interactions were that the average is of.
         items: how many items they are on.
     """
     after = len(event_ts) - np.searchsorted(np.sort(event_ts), first_ts)
@@ -269,9 +277,51 @@ def with_borrowed(
     """
     borrowed, some = lenders.lend(text, place)
     known = place >= 0
-    own, says = np.zeros_like(borrowed), np.zeros((len(place), 1))
-    own[known], says[known, 0] = lenders.factors[place[known]], lenders.trust[place[known]]
-    says = np.where(some[:, None], says, 1.0)
+    own, trust = np.zeros_like(borrowed), np.zeros(len(place))
+    own[known], trust[known] = lenders.factors[place[known]], lenders.trust[place[known]]
+    return _mixed(own, trust, borrowed, some, exposure, own_evidence, neighbours_weight)
+
+
+def with_neighbours(
+    left: Floats,
+    right: Floats,
+    near: csr_array,
+    had_by: NDArray[np.floating],
+    exposure: NDArray[np.float64],
+    *,
+    own_evidence: float,
+    neighbours_weight: float,
+) -> tuple[Floats, Floats]:
+    """The same as `with_borrowed` for all of n items at once, whose text neighbours were found before.
+
+    Args:
+        left: (n, k) left vectors, zeros where an item has none.
+        right: (n, k) right vectors, likewise.
+        near: (n, n) how near other items are by text; an item lends by that and by how far its own factors are trusted.
+        had_by: (n,) users that the factors were learned from; 0 where an item has none.
+        exposure: (n,) as for `with_borrowed`.
+        own_evidence: as for `with_borrowed`.
+        neighbours_weight: as for `with_borrowed`.
+    """
+    own = np.concatenate([left, right], axis=1).astype(np.float64)
+    trust = had_by / (had_by + own_evidence)
+    mass = np.asarray(near @ trust)
+    some = mass > NO_TRUST
+    borrowed = np.asarray(near @ (own * trust[:, None])) / np.where(some, mass, 1.0)[:, None]
+    return _mixed(own, trust, borrowed, some, exposure, own_evidence, neighbours_weight)
+
+
+def _mixed(
+    own: NDArray[np.float64],
+    trust: NDArray[np.float64],
+    borrowed: NDArray[np.float64],
+    some: NDArray[np.bool_],
+    exposure: NDArray[np.float64],
+    own_evidence: float,
+    neighbours_weight: float,
+) -> tuple[Floats, Floats]:
+    """Of (n, 2 k) factors, left and right side by side, an item's own and the borrowed ones of items that have `some`."""
+    says = np.where(some, trust, 1.0)[:, None]
     takes = np.where(some, exposure / (exposure + own_evidence), 1.0)[:, None]
     left, right = np.split(own, 2, axis=1)
     borrowed_left, borrowed_right = np.split(borrowed, 2, axis=1)

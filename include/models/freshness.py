@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from include.models import metrics
 from include.models.candidates import HALF_LIVES_DAYS, NEVER_DAYS, Histories, Sources, popularity
-from include.models.sparse import wider
+from include.models.sparse import longer, wider
 
 Floats = NDArray[np.float64]
 
@@ -52,6 +52,8 @@ def refreshed(sources: Sources, histories: Histories, first_day: Floats, day: fl
         recent=wider(sources.recent, sources.recent.shape[0], n),
         recent_month=None if month is None else wider(month, month.shape[0], n),
         traits=None if sources.traits is None else sources.traits.with_more(n),
+        left=None if sources.left is None else longer(sources.left, n),
+        right=None if sources.right is None else longer(sources.right, n),
         **{name: wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions", "text")},
     )
 

@@ -1,10 +1,20 @@
-"""Products with one matrix that is used many times, packed once in oneDNN's own layout.
+"""Products of vectors: with one matrix that is used many times, and of single pairs of rows.
 
-torch's plain product calls MKL, which on AMD processors leaves AVX-512 unused; oneDNN does not. Where torch comes
+Such a matrix is packed once in oneDNN's own layout: torch's plain product calls MKL, which on AMD processors leaves AVX-512 unused; oneDNN does not. Where torch comes
 without oneDNN the plain product is used: the same numbers up to rounding.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+ROWS_AT_ONCE = 16_384
+"""Pairs of rows that are multiplied together: 50 MB or so."""
+
+ROUNDING = 1e-5
+"""More than a product in single precision errs, of vectors of norm 1."""
 
 
 class PackedMatrix:
@@ -49,3 +59,45 @@ def pack_linear_layers(module: torch.nn.Module) -> None:
             setattr(module, name, PackedLinear(child))
         else:
             pack_linear_layers(child)
+
+
+def row_products(
+    users: NDArray[np.floating], items: NDArray[np.floating], user: Ints, item: Ints
+) -> NDArray[np.float64]:
+    """(pairs,) the product of a user's row and an item's. Each follows, to the last bit, from its own rows alone."""
+    found = np.zeros(len(user))
+    for start in range(0, len(user), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        found[rows] = np.einsum("pd,pd->p", users[user[rows]], items[item[rows]])
+    return found
+
+
+def largest_products(
+    users: NDArray[np.floating], items: NDArray[np.float32], barred: NDArray[np.bool_], most: int
+) -> tuple[Ints, Ints]:
+    """The items that each user's product is largest with; of equal ones the first.
+
+    A user's follow from that user's own row alone: products in single precision only find who may be among them.
+
+    Args:
+        users: (u, k).
+        items: (n, k).
+        barred: (u, n) items that are not looked at.
+        most: items of a user, at most.
+
+    Returns:
+        rows of the users and of the items, in order.
+    """
+    few = min(most, len(items))
+    if few == 0 or len(users) == 0:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    near = users.astype(np.float32) @ items.T
+    near[barred] = -np.inf
+    last = np.partition(near, len(items) - few, axis=1)[:, len(items) - few]
+    lengths = np.sqrt(np.einsum("uk,uk->u", users, users)) * np.sqrt(np.einsum("nk,nk->n", items, items).max())
+    user, item = np.nonzero(near >= (last - 2 * ROUNDING * lengths)[:, None])
+    user, item = user[open_ := ~barred[user, item]], item[open_]
+    order = np.lexsort((item, -row_products(users, items, user, item), user))
+    user, item = user[order], item[order]
+    kept = np.arange(len(user)) - np.searchsorted(user, user) < few
+    return user[kept], item[kept]

@@ -27,6 +27,7 @@ from include.models.candidates import (
     Sources,
     scores,
 )
+from include.models.products import largest_products, row_products
 from include.models.scoring import DECIMALS, SOURCES
 from include.models.sparse import entries, only, places, strongest
 from include.models.traits import cosines, liking
@@ -156,6 +157,9 @@ def pool(
     listable = np.flatnonzero(eligible)
     for popular in sources.popularity:
         chosen[:, listable[_largest(popular[listable], TOP_OF_EACH)]] = True
+    vectors = None if sources.left is None else np.asarray(pairs.latest_first @ sources.left)
+    if vectors is not None and sources.right is not None:
+        chosen[largest_products(vectors, sources.right, barred, TOP_OF_EACH)] = True
     chosen &= ~barred
     few = np.flatnonzero(chosen.sum(axis=1) < least)
     if also is not None and len(few):
@@ -163,6 +167,7 @@ def pool(
     user, item = np.nonzero(chosen)
     columns = chain(
         _of_sources(found, sources, user, item),
+        _of_factors(vectors, sources, user, item),
         _of_items(sources, item),
         _of_users(sources, pairs, user),
         _of_now(sources, len(item)),
@@ -208,6 +213,13 @@ def _of_sources(found: dict[str, csr_array], sources: Sources, user: Ints, item:
         yield from _three(name, _GROUP_OF[name], raw, user, sizes)
     for name, popular in zip(POPULAR, sources.popularity, strict=True):
         yield from _three(name, "popularity", np.log1p(popular)[item], user, sizes)
+
+
+def _of_factors(vectors: NDArray[np.float64] | None, sources: Sources, user: Ints, item: Ints) -> Columns:
+    """u·p, which tells of every candidate, where other sources know no more than what is near something that was had."""
+    if vectors is not None and sources.right is not None:
+        sizes = np.bincount(user, minlength=len(vectors))
+        yield from _three("factors", "behaviour", row_products(vectors, sources.right, user, item), user, sizes)
 
 
 def _three(name: str, group: str, raw: NDArray[np.float64], user: Ints, sizes: Ints) -> Columns:

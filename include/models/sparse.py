@@ -54,6 +54,11 @@ def wider(matrix: csr_array, rows: int, columns: int) -> csr_array:
     return csr_array((matrix.data, matrix.indices, np.append(matrix.indptr, ends)), shape=(rows, columns))
 
 
+def longer(matrix: NDArray[Any], rows: int) -> NDArray[Any]:
+    """The same rows of a dense matrix, and zeros behind them."""
+    return np.concatenate([matrix, np.zeros((rows - len(matrix), *matrix.shape[1:]), dtype=matrix.dtype)])
+
+
 def sparse_tensors(name: str, matrix: csr_array) -> dict[str, NDArray[Any]]:
     """A matrix as named arrays, to be kept."""
     return {f"{name}.data": matrix.data, f"{name}.indices": matrix.indices, f"{name}.indptr": matrix.indptr}

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from include.models.interests import unit
-from include.models.sparse import entries, kept_form, sparse_of, sparse_tensors, wider
+from include.models.products import row_products
+from include.models.sparse import entries, kept_form, longer, sparse_of, sparse_tensors, wider
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-
-ROWS_AT_ONCE = 16_384
-"""Rows of text vectors that are multiplied together: 50 MB or so."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,9 @@ class Traits:
 
     def with_more(self, n: int) -> "Traits":
         """The same with further items behind them, up to n, of which nothing is known."""
-        new = n - len(self.texts)
-        texts = np.concatenate([self.texts, np.zeros((new, self.texts.shape[1]), dtype=np.float32)])
-        return Traits(texts, *(wider(matrix, n, matrix.shape[1]) for matrix in (self.categories, self.creators)))
+        return Traits(
+            longer(self.texts, n), *(wider(matrix, n, matrix.shape[1]) for matrix in (self.categories, self.creators))
+        )
 
 
 def _marks(cells: Sequence[tuple[int, Hashable]], rows: int) -> csr_array:
@@ -89,11 +87,7 @@ def cosines(texts: Floats, weights: csr_array, user: Ints, item: Ints) -> NDArra
     Returns:
         (pairs,) cosines of a user's mean and an item's text; 0 where either has none. Each follows from its own row alone.
     """
-    means, found = unit(weights @ texts), np.zeros(len(user))
-    for start in range(0, len(user), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        found[rows] = np.einsum("pd,pd->p", means[user[rows]], texts[item[rows]])
-    return found
+    return row_products(unit(weights @ texts), texts, user, item)
 
 
 def liking(traits: csr_array, weights: csr_array, user: Ints, item: Ints) -> NDArray[np.float64]:

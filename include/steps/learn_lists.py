@@ -100,7 +100,7 @@ def read_past(settings: Settings, state: dict[str, Any]) -> Past:
 
 def _relate(settings: Settings, past: Past, day: float) -> Relations:
     factors = settings.item_factors
-    return relate(past.histories, past.near, day, regularisation=factors.regularisation, max_items=factors.max_items)
+    return relate(past.histories, past.near, past.first_day, day, factors=factors, seed=settings.seed)
 
 
 def _fit(past: Past, relations: Relations, day: float, window_days: float) -> Sources:
