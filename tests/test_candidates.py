@@ -56,7 +56,7 @@ def traits(seed: int = 3) -> Traits:
 
 
 def fitted(known: Histories, day: float = DAY, related: float | None = None) -> Sources:
-    factors = ItemFactors(regularisation=20.0, dimensions=8)
+    factors = ItemFactors(regularisation=20.0)
     relations = relate(known, near(), np.zeros(ITEMS), related or day, factors=factors, seed=0)
     return fit(known, relations, traits(), np.zeros(ITEMS), day, recent_days=7.0)
 

@@ -42,6 +42,9 @@ NEIGHBOURS = 128
 LENDERS = 32
 """Of an item's row in EASE's matrix, the largest entries, which their text neighbours borrow."""
 
+DIMENSIONS = 64
+"""Of the factors that are a source: lists are as good as with the 128 of item vectors, at half the cost."""
+
 TEXT_NEIGHBOURS = 30
 MOST_TEXT_ITEMS = 20_000
 """Items that have text neighbours, at most, the newest ones: finding them costs the square. 10 s or so at this number."""
@@ -423,10 +426,10 @@ def _factors(
     seed: int,
 ) -> tuple[Floats, Floats]:
     """(n, k) left and right vectors of all items: those of EASE's matrix of some, and what text neighbours lend."""
-    left, right = np.zeros((2, len(had_by), factors.dimensions), dtype=np.float32)
+    left, right = np.zeros((2, len(had_by), DIMENSIONS), dtype=np.float32)
     evidence = np.zeros(len(had_by))
     evidence[used] = had_by[used]
-    left[used], right[used] = factorised(matrix, had_by[used], dimensions=factors.dimensions, seed=seed)
+    left[used], right[used] = factorised(matrix, had_by[used], dimensions=DIMENSIONS, seed=seed)
     own, weight = factors.own_evidence, factors.neighbours_weight
     return with_neighbours(left, right, near, evidence, exposure, own_evidence=own, neighbours_weight=weight)
 
