@@ -193,9 +193,10 @@ def test_the_largest_products_equal_a_plain_loop():
     items[20:] = items[:10]  # ties
     barred = random.random((9, 30)) < 0.3
     barred[3], barred[4, 2:] = True, True
+    users[5] = 0.0
     user, item = largest_products(users, items, barred, 7)
     for row in range(9):
-        open_ = np.flatnonzero(~barred[row])
+        open_ = np.flatnonzero(~barred[row] & (items @ users[row] > 0))
         expected = sorted(open_, key=lambda place: (-round(float(users[row] @ items[place]), 9), place))[:7]
         assert item[user == row].tolist() == expected
     for empty in ((users[:0], items, barred[:0], 7), (users, items[:0], barred[:, :0], 7), (users, items, barred, 0)):
@@ -214,6 +215,13 @@ def test_what_a_user_had_says_by_its_factors_what_that_user_takes(sources):
     value = candidates.features[:, candidates.names.index("factors_z")]
     own_third = candidates.item % 3 == candidates.user % 3
     assert value[own_third].mean() > value[~own_third].mean() + 1
+
+
+def test_without_a_past_nothing_is_known_of_items():
+    found = fitted(histories(), day=0.0)
+    assert (found.ease.nnz, found.left.any(), found.right.any()) == (0, False, False)
+    later = pool(found, histories(), np.ones(ITEMS, dtype=bool), repeats=True)
+    assert not later.features[:, later.names.index("factors")].any()
 
 
 def test_an_item_that_nobody_had_has_the_factors_of_its_text_neighbours():

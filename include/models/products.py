@@ -1,7 +1,7 @@
 """Products of vectors: with one matrix that is used many times, and of single pairs of rows.
 
-Such a matrix is packed once in oneDNN's own layout: torch's plain product calls MKL, which on AMD processors leaves AVX-512 unused; oneDNN does not. Where torch comes
-without oneDNN the plain product is used: the same numbers up to rounding.
+Such a matrix is packed once in oneDNN's own layout. torch's plain product calls MKL, which on AMD processors leaves AVX-512
+unused; oneDNN does not. Where torch comes without oneDNN the plain product is used: the same numbers up to rounding.
 """
 
 import numpy as np
@@ -75,7 +75,7 @@ def row_products(
 def largest_products(
     users: NDArray[np.floating], items: NDArray[np.float32], barred: NDArray[np.bool_], most: int
 ) -> tuple[Ints, Ints]:
-    """The items that each user's product is largest with; of equal ones the first.
+    """The items that each user's product is largest with, and above 0; of equal ones the first.
 
     A user's follow from that user's own row alone: products in single precision only find who may be among them.
 
@@ -95,9 +95,11 @@ def largest_products(
     near[barred] = -np.inf
     last = np.partition(near, len(items) - few, axis=1)[:, len(items) - few]
     lengths = np.sqrt(np.einsum("uk,uk->u", users, users)) * np.sqrt(np.einsum("nk,nk->n", items, items).max())
-    user, item = np.nonzero(near >= (last - 2 * ROUNDING * lengths)[:, None])
-    user, item = user[open_ := ~barred[user, item]], item[open_]
-    order = np.lexsort((item, -row_products(users, items, user, item), user))
+    # Of a user without a vector none is above.
+    user, item = np.nonzero(near > (np.maximum(last, 0.0) - 2 * ROUNDING * lengths)[:, None])
+    values = row_products(users, items, user, item)
+    user, item, values = user[values > 0], item[values > 0], values[values > 0]
+    order = np.lexsort((item, -values, user))
     user, item = user[order], item[order]
     kept = np.arange(len(user)) - np.searchsorted(user, user) < few
     return user[kept], item[kept]
