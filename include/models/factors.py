@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotri, spotrf, spotri
 from scipy.sparse import csr_array
 
-from include.models.products import ROUNDING, PackedMatrix
+from include.models.products import ROUNDING, PackedMatrix, row_products
+from include.models.sparse import places
 
 Matrix = NDArray[np.floating]
 Floats = NDArray[np.float32]
@@ -237,11 +238,11 @@ class Lenders:
         near[alone, own[alone]] = -1.0
         last = np.partition(near, near.shape[1] - most, axis=1)[:, near.shape[1] - most]
         row, lender = np.nonzero(near >= np.maximum(last, 0.0)[:, None] - ROUNDING)
-        cosine = np.einsum("pd,pd->p", text.astype(np.float64)[row], wide[lender])
+        cosine = row_products(text.astype(np.float64), wide, row, lender)
         kept = (cosine > 0) & ~(alone[row] & (lender == own[row]))
         order = np.lexsort((lender[kept], -cosine[kept], row[kept]))
         row, lender, cosine = row[kept][order], lender[kept][order], cosine[kept][order]
-        nearest = np.arange(len(row)) - np.searchsorted(row, row) < most
+        nearest = places(np.bincount(row, minlength=n)) < most
         row, lender = row[nearest], lender[nearest]
         weight = np.exp(TEXT_SHARPNESS * (cosine[nearest] - 1.0))
         sums = np.asarray(csr_array((weight, (row, lender)), shape=(n, len(wide))) @ self.total)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from include.models.sparse import places
+
 Ints = NDArray[np.int64]
 
 ROWS_AT_ONCE = 16_384
@@ -62,13 +64,13 @@ def pack_linear_layers(module: torch.nn.Module) -> None:
 
 
 def row_products(
-    users: NDArray[np.floating], items: NDArray[np.floating], user: Ints, item: Ints
+    one: NDArray[np.floating], other: NDArray[np.floating], row: Ints, column: Ints
 ) -> NDArray[np.float64]:
-    """(pairs,) the product of a user's row and an item's. Each follows, to the last bit, from its own rows alone."""
-    found = np.zeros(len(user))
-    for start in range(0, len(user), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        found[rows] = np.einsum("pd,pd->p", users[user[rows]], items[item[rows]])
+    """(pairs,) products of rows of two matrices, (n, d) and (m, d). Each follows, to the last bit, from its own rows alone."""
+    found = np.zeros(len(row))
+    for start in range(0, len(row), ROWS_AT_ONCE):
+        pairs = slice(start, start + ROWS_AT_ONCE)
+        found[pairs] = np.einsum("pd,pd->p", one[row[pairs]], other[column[pairs]])
     return found
 
 
@@ -101,5 +103,5 @@ def largest_products(
     user, item, values = user[values > 0], item[values > 0], values[values > 0]
     order = np.lexsort((item, -values, user))
     user, item = user[order], item[order]
-    kept = np.arange(len(user)) - np.searchsorted(user, user) < few
+    kept = places(np.bincount(user, minlength=len(users))) < few
     return user[kept], item[kept]
