@@ -74,17 +74,14 @@ def at(row: dict[str, Any]) -> datetime:
 def delivered(folder: Path, *, with_future: bool) -> Settings:
     """A home into which the past was landed and cleaned; and then, maybe, the future. Its lists are a learned ranker's."""
     settings = Settings(home=folder / "home", ranker=RANKER)
+    items = [{**item, "creator_id": f"maker{n % 5}"} for n, item in enumerate(samples.items(ITEMS))]
     land(settings, samples.write(folder / "events.jsonl", past()), format="canonical", arrival="event")
-    land(
-        settings, samples.write(folder / "items.jsonl", samples.items(ITEMS)), format="canonical", arrival=samples.FIRST
-    )
+    land(settings, samples.write(folder / "items.jsonl", items), format="canonical", arrival=samples.FIRST)
     if with_future:
-        more, items = folder / "more", samples.items(ITEMS)
-        # Texts, prices and categories that come later, and items nobody could know.
-        changed = [
-            {**items[n], "title": "amber harbour", "description": "dusk", "price": 1000.0 + n, "categories": ["amber"]}
-            for n in range(0, ITEMS, 2)
-        ]
+        more = folder / "more"
+        # Texts, prices, categories and creators that come later, and items nobody could know.
+        told = {"title": "amber harbour", "description": "dusk", "categories": ["amber"], "creator_id": "maker0"}
+        changed = [{**items[n], **told, "price": 1000.0 + n} for n in range(0, ITEMS, 2)]
         new = [{**items[0], "item_id": f"new{n}", "title": "amber dusk", "price": 0.5} for n in range(3)]
         land(settings, samples.write(more / "events.jsonl", future()), format="canonical", arrival="event")
         land(settings, samples.write(more / "items.jsonl", [*changed, *new]), format="canonical", arrival=CUT)

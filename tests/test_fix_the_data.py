@@ -15,7 +15,7 @@ import pytest
 from include.columns import VectorTable
 from include.errors import BadInput
 from include.models.comparison import first_codes, movement, quantiles
-from include.settings import Interests, Settings
+from include.settings import ColdStart, Interests, Settings
 from include.steps.compare import TOP, as_text, compare
 from include.steps.dry_run import dry_run, dry_run_lines
 from include.steps.embed_texts import embed_texts
@@ -282,6 +282,25 @@ def test_a_dry_run_of_an_empty_home_makes_no_lake(tmp_path):
     assert set(found["users"]["ids"]) == {row["user_id"] for row in EVENTS[:20]}
     assert content(settings.home) == before
     assert not lake.exists(settings)
+
+
+def test_a_dry_run_foretells_who_comes_into_another_segment(tmp_path):
+    """Of descriptions of users only what their lists follow from counts: here the plan, and not the town."""
+    settings = Settings(home=tmp_path / "home", cold_start=ColdStart(segment_by=("plan",)))
+    users = [{**row, "town": "Aa"} for row in samples.users(9)]
+    land(settings, samples.write(tmp_path / "events.jsonl", EVENTS), format="canonical", arrival="event")
+    land(settings, samples.write(tmp_path / "items.jsonl", samples.items(24)), format="canonical", arrival=samples.FIRST)
+    land(settings, samples.write(tmp_path / "users.jsonl", users), format="canonical", arrival=samples.FIRST)
+    cleaned(settings)
+    published(settings, plan_recommend(settings))
+    described = [{**users[3], "plan": "paid"}, {**users[4], "town": "Bee"}]
+    later = samples.FIRST + timedelta(hours=HOURS - 1)
+    land(settings, samples.write(tmp_path / "more" / "users.jsonl", described), format="canonical", arrival=later)
+    found = dry_run(settings)
+    assert found["rows"]["user descriptions"] == {"added": 0, "changed": 2, "removed": 0}
+    assert found["users"] == {"recomputed": 2, "changed": 1, "ids": ["u3"]}
+    cleaned(settings)
+    assert publications.touched(settings, plan_update(settings)["candidate"])["users"] == ["u3"]
 
 
 def rebuilt_users(settings, manifest, as_of) -> dict[str, dict[str, Any]]:
