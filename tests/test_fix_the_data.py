@@ -289,7 +289,9 @@ def test_a_dry_run_foretells_who_comes_into_another_segment(tmp_path):
     settings = Settings(home=tmp_path / "home", cold_start=ColdStart(segment_by=("plan",)))
     users = [{**row, "town": "Aa"} for row in samples.users(9)]
     land(settings, samples.write(tmp_path / "events.jsonl", EVENTS), format="canonical", arrival="event")
-    land(settings, samples.write(tmp_path / "items.jsonl", samples.items(24)), format="canonical", arrival=samples.FIRST)
+    land(
+        settings, samples.write(tmp_path / "items.jsonl", samples.items(24)), format="canonical", arrival=samples.FIRST
+    )
     land(settings, samples.write(tmp_path / "users.jsonl", users), format="canonical", arrival=samples.FIRST)
     cleaned(settings)
     published(settings, plan_recommend(settings))
