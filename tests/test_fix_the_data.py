@@ -60,16 +60,21 @@ def content(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
+def land_samples(settings: Settings, folder: Path) -> None:
+    """Land the events and the items as they first came."""
+    samples.write(folder / "events.jsonl", EVENTS)
+    samples.write(folder / "items.jsonl", samples.items(24))
+    land(settings, folder / "events.jsonl", format="canonical", arrival="event")
+    land(settings, folder / "items.jsonl", format="canonical", arrival=samples.FIRST)
+
+
 @pytest.fixture(scope="module")
 def fixed(tmp_path_factory) -> tuple[Settings, dict[str, Any]]:
     """A home with a publication before a fix of its events and the update that follows the fix."""
     folder = tmp_path_factory.mktemp("fix")
     settings = Settings(home=folder / "home")
     made: dict[str, Any] = {}
-    samples.write(folder / "events.jsonl", EVENTS)
-    samples.write(folder / "items.jsonl", samples.items(24))
-    land(settings, folder / "events.jsonl", format="canonical", arrival="event")
-    land(settings, folder / "items.jsonl", format="canonical", arrival=samples.FIRST)
+    land_samples(settings, folder)
     cleaned(settings)
     made["before"] = published(settings, plan_recommend(settings))
     samples.write(folder / "fixed" / "events.jsonl", corrected())
@@ -288,10 +293,7 @@ def test_a_dry_run_foretells_who_comes_into_another_segment(tmp_path):
     """Of descriptions of users only what their lists follow from counts: here the plan, and not the town."""
     settings = Settings(home=tmp_path / "home", cold_start=ColdStart(segment_by=("plan",)))
     users = [{**row, "town": "Aa"} for row in samples.users(9)]
-    land(settings, samples.write(tmp_path / "events.jsonl", EVENTS), format="canonical", arrival="event")
-    land(
-        settings, samples.write(tmp_path / "items.jsonl", samples.items(24)), format="canonical", arrival=samples.FIRST
-    )
+    land_samples(settings, tmp_path)
     land(settings, samples.write(tmp_path / "users.jsonl", users), format="canonical", arrival=samples.FIRST)
     cleaned(settings)
     published(settings, plan_recommend(settings))
