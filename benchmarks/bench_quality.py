@@ -1,7 +1,8 @@
 """What the lists are worth on public data: Tidemark and every peer, over the same cuts, in one run of the backtest a set.
 
 Each set is landed and cleaned in a home of its own; then `backtest` goes to its cuts. Nothing is tuned to a set: the settings are
-the defaults, but that groceries may be recommended again. A set of which the files are not here is left out, and said so.
+the defaults, but that goods which are bought again may be recommended again where it says so. A set of which the files are not here
+is left out, and said so.
 
 Then what a cut costs: Tidemark alone at the last one, its texts embedded before, every step of it.
 
@@ -56,6 +57,7 @@ SETS = {
     "ml-100k": Cuts("movielens", "4d", 6),
     "stackexchange": Cuts("stackexchange", "14d", 6, folder=SHARED / "stackexchange"),
     "complete-journey": Cuts("complete-journey", "7d", 4, repeats=True),
+    "online-retail-repeats": Cuts("online-retail", "7d", 4, repeats=True, folder=SHARED / "online_retail"),
 }
 
 
@@ -85,6 +87,10 @@ def show(name: str, wanted: Cuts, found: dict[str, Any], cost: Cost, alone: Cost
         of_best = "" if ratio["ratio"] is None else f"{ratio['ratio']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
         cold_text = "-" if cold is None else f"{cold:.4f}"
         print(f"{method:18}{values['ndcg']:9.4f}{cold_text:>9}{values['coverage']:10.3f}{of_best:>26}", flush=True)
+    if (ratio := found["vectors_against_ease"]) and ratio["ratio"] is not None:
+        print(
+            f"{PRODUCT}_vectors, u·p alone, to ease: {ratio['ratio']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+        )
     for method, why in found["refused"].items():
         print(f"{method:18}refused: {why}")
     print(f"one cut of {PRODUCT} alone: {alone.wall:.0f} s, {alone.cpu:.0f} CPU s, {alone.peak:.1f} GB", flush=True)

@@ -238,6 +238,10 @@ def test_the_command_names_the_best_peer_and_the_ratio(done):
     assert metrics["ratio"]["low"] <= metrics["ratio"]["ratio"] <= metrics["ratio"]["high"]
     assert f"best peer: {metrics['best_peer']}" in found.stdout
     assert f"tidemark / {metrics['best_peer']}: {metrics['ratio']['ratio']:.3f}" in found.stdout
+    alone = metrics["vectors_against_ease"]
+    assert alone["low"] <= alone["ratio"] <= alone["high"]
+    assert f"tidemark_vectors / ease: {alone['ratio']:.3f} ({alone['low']:.3f} to {alone['high']:.3f})" in found.stdout
+    assert f"{alone['ratio']:.3f} times EASE" in (out / "report.html").read_text()
     assert metrics["failed_gates"] == []
 
 
@@ -337,6 +341,25 @@ def test_what_cannot_be_fitted_is_left_out_with_its_reason(whole, tmp_path, monk
     assert "shows nothing that a user had already" in metrics["refused"]["own_frequency"]
     assert metrics["best_peer"] == "popularity"
     assert metrics["ratio"] is None
+
+
+def test_what_cannot_be_fitted_at_one_cut_is_left_out_of_all(whole, tmp_path, monkeypatch):
+    plan = plan_backtest(whole, every="3h", cuts=2, methods=["ease", "popularity"], out=tmp_path / "results")
+    backtest_cut(whole, plan, plan["cuts"][0])
+    monkeypatch.setattr(peers, "MOST_EASE_ITEMS", 5)
+    backtest_cut(whole, plan, plan["cuts"][1])
+    report_backtest(whole, plan)
+    metrics = backtests.read_metrics(tmp_path / "results")
+    assert list(metrics["methods"]) == ["popularity"]
+    assert set(metrics["methods"]["popularity"]["cuts"]) == set(plan["cuts"])
+    assert metrics["best_peer"] == "popularity"
+    assert "items were used; EASE is dense, and 5 are the most" in metrics["refused"]["ease"]
+    lists = pq.read_table(tmp_path / "results" / "recommendations.parquet")
+    assert set(lists["method"].to_pylist()) == {"ease", "popularity"}, "what was made at the other cut is there"
+    alone = plan_backtest(whole, every="3h", cuts=1, methods=["ease"], out=tmp_path / "alone")
+    backtest_cut(whole, alone, alone["cuts"][0])
+    with pytest.raises(BadInput, match=r"no method is left, .*: ease: .* items were used"):
+        report_backtest(whole, alone)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,11 @@ class Histories:
         kept = self.day < day
         return Histories(self.user[kept], self.item[kept], self.day[kept], self.shape)
 
+    def since(self, day: float) -> "Histories":
+        """What happened at a time or later."""
+        kept = self.day >= day
+        return Histories(self.user[kept], self.item[kept], self.day[kept], self.shape)
+
     def only(self, users: Ints) -> "Histories":
         """Those of some users, sorted positions, counted anew from 0."""
         place = np.full(self.shape[0], -1)
@@ -371,7 +376,6 @@ def fit(
     last_day = np.full(n, day - NEVER_DAYS)
     np.maximum.at(last_day, known.item, known.day)
     gap_days, again = _repurchase(known)
-    pairs = Pairs.of(known)
     return Sources(
         day=day,
         counts=np.bincount(known.item, minlength=n).astype(np.float64),
@@ -380,8 +384,8 @@ def fit(
         last_day=last_day,
         gap_days=gap_days,
         again=again,
-        recent=kept_form(_recent_users(pairs, day - recent_days)),
-        recent_month=kept_form(_recent_users(pairs, day - MONTH_DAYS)),
+        recent=kept_form(_recent_users(known.since(day - recent_days))),
+        recent_month=kept_form(_recent_users(known.since(day - MONTH_DAYS))),
         traits=traits,
         **vars(relations),
     )
@@ -499,15 +503,15 @@ def _transitions(pairs: Pairs) -> csr_array:
     return strongest(total, NEIGHBOURS)
 
 
-def _recent_users(pairs: Pairs, since: float) -> csr_array:
-    users = pairs.shape[0]
+def _recent_users(lately: Histories) -> csr_array:
+    """(r, n) what the latest users did, one row each, of norm 1."""
+    pairs, users = Pairs.of(lately), lately.shape[0]
     last_day = np.full(users, -np.inf)
     np.maximum.at(last_day, pairs.user, pairs.last_day)
     latest = np.zeros(users, dtype=bool)
     latest[np.lexsort((np.arange(users), -last_day))[:RECENT_USERS]] = True
-    found = pairs.matrix(np.ones(len(pairs.item)), (pairs.last_day >= since) & latest[pairs.user])
-    found = csr_array(found[np.diff(found.indptr) > 0])
-    return _of_norm_1(found)
+    found = pairs.matrix(np.ones(len(pairs.item)), latest[pairs.user])
+    return _of_norm_1(csr_array(found[np.diff(found.indptr) > 0]))
 
 
 def _repurchase(known: Histories) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

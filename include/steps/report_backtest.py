@@ -13,13 +13,16 @@ from include.models import encoder, metrics
 from include.models.freshness import CADENCES, curve
 from include.models.peers import PEERS
 from include.settings import Settings
-from include.steps.backtest import LISTS, PRODUCT, Plan, out_folder
+from include.steps.backtest import LISTS, PRODUCT, VECTORS, Plan, out_folder
 from include.steps.freshness import CURVES, FRESHNESS
 from include.steps.judging import GROUPS, in_group
 from include.steps.plan import code_version
 from include.steps.plots import bars, lines
 from include.steps.report import rendered
 from include.stores import backtests
+
+EASE = "ease"
+"""What u·p is to come near to: it is EASE's matrix, factorised."""
 
 METRICS = ("ndcg", "recall", "hit_rate", "mrr")
 COUNTS = (
@@ -36,7 +39,7 @@ def report_backtest(settings: Settings, plan: Plan) -> dict[str, Any]:
         `out` (the folder), `best_peer`, `ratio` of the product to it, and `ndcg` by method; `metrics.json` has the rest.
 
     Raises:
-        BadInput: nobody with a history did anything in any window.
+        BadInput: nobody with a history did anything in any window, or each method was refused at some cut.
     """
     out = out_folder(settings, plan)
     cuts = {cut: backtests.read_cut(out, cut) for cut in plan["cuts"]}
@@ -45,8 +48,11 @@ def report_backtest(settings: Settings, plan: Plan) -> dict[str, Any]:
             f"no user with a history used a known{'' if plan['show_seen'] else ', new'} item in any of the windows: "
             "choose longer ones (--every), or more of them (--cuts)"
         )
+    refused = {name: why for facts in cuts.values() for name, why in facts["refused"].items()}
+    if set(plan["methods"]) <= refused.keys():
+        raise BadInput(f"no method is left, choose others (--methods): {'; '.join(map(': '.join, refused.items()))}")
     pairs = {cut: backtests.read_table(out, cut, "pairs") for cut in cuts}
-    found = _metrics(settings, plan, cuts, pairs)
+    found = _metrics(settings, plan, cuts, pairs, refused)
     if plan[FRESHNESS]:
         rows = pa.concat_tables(backtests.read_table(out, cut, FRESHNESS) for cut in cuts)
         found[FRESHNESS] = _freshness(plan, {cut: facts[FRESHNESS] for cut, facts in cuts.items()}, rows)
@@ -68,7 +74,11 @@ def _recommendations(out: Path, plan: Plan) -> pa.Table:
 
 
 def _metrics(
-    settings: Settings, plan: Plan, cuts: dict[str, dict[str, Any]], pairs: dict[str, pa.Table]
+    settings: Settings,
+    plan: Plan,
+    cuts: dict[str, dict[str, Any]],
+    pairs: dict[str, pa.Table],
+    refused: dict[str, str],
 ) -> dict[str, Any]:
     there = [cut for cut, table in pairs.items() if table.num_rows]
     every = pa.concat_tables(pairs[cut] for cut in there)
@@ -79,9 +89,9 @@ def _metrics(
     methods: dict[str, Any] = {}
     means: dict[str, NDArray[np.float64]] = {}
     for name in plan["methods"]:
-        own = method == name
-        if not own.any():
+        if name in refused:  # at one cut is enough: what is compared is of the same cuts
             continue
+        own = method == name
         means[name] = metrics.user_means(user[own], values["ndcg"][own])
         length = values["n_history"]
         methods[name] = {
@@ -106,6 +116,7 @@ def _metrics(
         if best is None
         else {name: metrics.bootstrap_ratio(means[name], means[best], plan["seed"]) for name in methods}
     )
+    alone = {VECTORS, EASE} <= means.keys()
     return {
         "backtest": {
             **{name: plan[name] for name in ("as_of", "every", "cuts", "k", "surface", "show_seen", "lake_snapshot", "seed")},
@@ -118,7 +129,8 @@ def _metrics(
         "best_peer": best,
         "ratio": ratios.get(PRODUCT),
         "against_best_peer": ratios,
-        "refused": {name: why for facts in cuts.values() for name, why in facts["refused"].items()},
+        "vectors_against_ease": metrics.bootstrap_ratio(means[VECTORS], means[EASE], plan["seed"]) if alone else None,
+        "refused": refused,
         "failed_gates": [{"cut": cut, "gate": gate} for cut, facts in cuts.items() for gate in facts["gates"]],
         "cuts": {
             cut: {name: facts[name] for name in (*COUNTS, "eligible_items", "choice_pairs", "ranker") if name in facts}
