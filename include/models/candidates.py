@@ -21,7 +21,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, vstack
 
-from include.models.factors import expected_interactions, factorised, item_to_item, with_neighbours
+from include.models.factors import (
+    TEXT_NEIGHBOURS,
+    TEXT_SHARPNESS,
+    expected_interactions,
+    factorised,
+    item_to_item,
+    with_neighbours,
+)
 from include.models.products import PackedMatrix
 from include.models.sparse import entries, kept_form, places, sparse_of, sparse_tensors, strongest
 from include.models.traits import Traits, popularity_of_likes
@@ -45,12 +52,8 @@ LENDERS = 32
 DIMENSIONS = 64
 """Of the factors that are a source: lists are as good as with the 128 of item vectors, at half the cost."""
 
-TEXT_NEIGHBOURS = 30
 MOST_TEXT_ITEMS = 20_000
 """Items that have text neighbours, at most, the newest ones: finding them costs the square. 10 s or so at this number."""
-
-TEXT_SHARPNESS = 10.0
-"""A text neighbour's weight is exp(this x its cosine), so near ones count most."""
 
 LONGEST = 200
 """Last distinct moments of a history that a source looks at: it bounds what a user costs."""

@@ -33,7 +33,7 @@ SPARSE_COST = 40
 
 TEXT_NEIGHBOURS = 30
 TEXT_SHARPNESS = 10.0
-"""A text neighbour's weight is exp(this x its cosine), times how far its own factors are trusted."""
+"""A text neighbour's weight is exp(this x its cosine), so near ones count most; a lender's, times how far its factors are trusted."""
 
 ITEMS_AT_ONCE = 256
 """Items whose neighbours are looked for together; some 50 MB."""
