@@ -332,6 +332,30 @@ def test_the_next_update_starts_from_the_manifest_not_from_what_a_failed_run_lef
     same_content(settings, base, published_again)
 
 
+def test_a_home_may_begin_with_one_item(tmp_path):
+    settings = Settings(home=tmp_path / "home")
+    samples.write(tmp_path / "events.jsonl", samples.events(20, users=3, items=1, hours=1))
+    samples.write(tmp_path / "items.jsonl", samples.items(1))
+    land(settings, tmp_path / "events.jsonl", format="canonical")
+    land(settings, tmp_path / "items.jsonl", format="canonical", arrival=samples.FIRST)
+    cleaned(settings)
+    first = published(settings, plan_recommend(settings))
+    (alone,) = vectors.vector_array(table(settings, first, VectorTable.ITEMS)["text"])
+    assert np.linalg.norm(alone) == pytest.approx(1.0, abs=1e-6), "less the mean, which is itself, it would be nothing"
+    later = samples.FIRST + timedelta(hours=1)
+    land(
+        settings,
+        samples.write(tmp_path / "more.jsonl", samples.items(5)),
+        format="canonical",
+        arrival=later,
+        table="items",
+    )
+    cleaned(settings)
+    second = published(settings, plan_recommend(settings, later + timedelta(hours=1), beyond_data=True), gated=False)
+    assert table(settings, second, VectorTable.ITEMS).num_rows == 5
+    assert {len(row["items"]) for row in lists(settings, second).values()} == {4}, "all but the one that they had"
+
+
 def test_another_encoder_from_a_folder_is_refused_until_a_challenger_was_approved(shop, tmp_path):
     settings, made = shop
     folder = tmp_path / "my encoder"

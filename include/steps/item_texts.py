@@ -59,10 +59,11 @@ def centred(
 
 
 def mean_of_described(hashes: list[str | None], raw: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean vector of the items that have a text; zeros where none has."""
-    described = np.array([name is not None for name in hashes], dtype=bool)
-    mean = raw[described].mean(axis=0, dtype=np.float64) if described.any() else np.zeros(raw.shape[1])
-    return mean.astype(np.float32)
+    """The mean vector of the items that have a text; zeros where none has, or all have the same, of which nothing would be left."""
+    texts = raw[np.array([name is not None for name in hashes], dtype=bool)]
+    if len(texts) == 0 or (texts == texts[0]).all():
+        return np.zeros(raw.shape[1], dtype=np.float32)
+    return np.asarray(texts.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
 def text_mean(settings: Settings, state: dict[str, Any]) -> NDArray[np.float32]:
