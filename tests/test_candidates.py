@@ -151,6 +151,18 @@ def test_popularity_and_transitions_are_what_they_say():
     assert found.transitions[5, 4] == 0.0
 
 
+def test_recent_neighbours_are_the_latest_users_of_the_last_days(monkeypatch):
+    monkeypatch.setattr(candidates, "RECENT_USERS", 20)
+    known, found = histories().before(DAY), fitted(histories())
+    for days, rows in ((7.0, found.recent), (candidates.MONTH_DAYS, found.recent_month)):
+        inside = known.day >= DAY - days
+        last = {user: known.day[inside & (known.user == user)].max() for user in set(known.user[inside])}
+        latest = sorted(sorted(last, key=lambda user: (-last[user], user))[:20])
+        had = [set(known.item[inside & (known.user == user)]) for user in latest]
+        expected = [[len(items) ** -0.5 if item in items else 0.0 for item in range(ITEMS)] for items in had]
+        np.testing.assert_allclose(rows.toarray(), expected, rtol=1e-6)
+
+
 def test_sources_are_kept_and_read_again_to_the_same_scores(sources):
     again = Sources.of(sources.tensors())
     known = Pairs.of(histories().before(DAY))
