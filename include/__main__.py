@@ -768,7 +768,7 @@ def _show_backtest(out: Path) -> None:
     if found["ratio"] is not None:
         CONSOLE.print(f"tidemark / {found['best_peer']}: {_interval(found['ratio'])}, 95 % by drawing users")
     if found["vectors_against_ease"] is not None:
-        CONSOLE.print(f"tidemark_vectors / ease: {_interval(found['vectors_against_ease'])}, 95 % likewise")
+        CONSOLE.print(f"tidemark_vectors / ease: {_interval(found['vectors_against_ease'])}, 95 % by drawing users")
     if "freshness" in found:
         _show_freshness(found["freshness"], k)
     CONSOLE.print(f"written: {out}")
