@@ -74,6 +74,11 @@ def judged(name: str, wanted: Cuts, folder: Path, scratch: Path) -> tuple[dict[s
     return json.loads((out / "metrics.json").read_text()), cost, alone
 
 
+def interval(ratio: dict[str, float]) -> str:
+    """A ratio with its interval."""
+    return f"{ratio['ratio']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+
+
 def show(name: str, wanted: Cuts, found: dict[str, Any], cost: Cost, alone: Cost) -> None:
     """A table of a set's methods, the best first."""
     counts = found["counts"]
@@ -84,13 +89,11 @@ def show(name: str, wanted: Cuts, found: dict[str, Any], cost: Cost, alone: Cost
     print(f"{'method':18}{'NDCG@10':>9}{'cold':>9}{'coverage':>10}{'of the best peer':>26}")
     for method, values in sorted(found["methods"].items(), key=lambda each: -each[1]["ndcg"]):
         cold, ratio = values["cold_items"]["ndcg"], found["against_best_peer"][method]
-        of_best = "" if ratio["ratio"] is None else f"{ratio['ratio']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+        of_best = "" if ratio["ratio"] is None else interval(ratio)
         cold_text = "-" if cold is None else f"{cold:.4f}"
         print(f"{method:18}{values['ndcg']:9.4f}{cold_text:>9}{values['coverage']:10.3f}{of_best:>26}", flush=True)
     if (ratio := found["vectors_against_ease"]) and ratio["ratio"] is not None:
-        print(
-            f"{PRODUCT}_vectors, u·p alone, to ease: {ratio['ratio']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
-        )
+        print(f"{PRODUCT}_vectors, u·p alone, to ease: {interval(ratio)}")
     for method, why in found["refused"].items():
         print(f"{method:18}refused: {why}")
     print(f"one cut of {PRODUCT} alone: {alone.wall:.0f} s, {alone.cpu:.0f} CPU s, {alone.peak:.1f} GB", flush=True)

@@ -91,12 +91,13 @@ class Histories:
 
     def before(self, day: float) -> "Histories":
         """What happened before a time."""
-        kept = self.day < day
-        return Histories(self.user[kept], self.item[kept], self.day[kept], self.shape)
+        return self._where(self.day < day)
 
     def since(self, day: float) -> "Histories":
         """What happened at a time or later."""
-        kept = self.day >= day
+        return self._where(self.day >= day)
+
+    def _where(self, kept: NDArray[np.bool_]) -> "Histories":
         return Histories(self.user[kept], self.item[kept], self.day[kept], self.shape)
 
     def only(self, users: Ints) -> "Histories":

@@ -41,6 +41,8 @@ Progress = Callable[[str], None]
 
 PRODUCT, VECTORS = "tidemark", "tidemark_vectors"
 METHODS = (PRODUCT, VECTORS, *PEERS)
+EASE = "ease"
+"""What u·p is to come near to: it is EASE's matrix, factorised."""
 REPEATS = "own_frequency"
 """A peer for surfaces that show what users had already; elsewhere nothing of its own would be left."""
 COLD = 5

@@ -13,16 +13,13 @@ from include.models import encoder, metrics
 from include.models.freshness import CADENCES, curve
 from include.models.peers import PEERS
 from include.settings import Settings
-from include.steps.backtest import LISTS, PRODUCT, VECTORS, Plan, out_folder
+from include.steps.backtest import EASE, LISTS, PRODUCT, VECTORS, Plan, out_folder
 from include.steps.freshness import CURVES, FRESHNESS
 from include.steps.judging import GROUPS, in_group
 from include.steps.plan import code_version
 from include.steps.plots import bars, lines
 from include.steps.report import rendered
 from include.stores import backtests
-
-EASE = "ease"
-"""What u·p is to come near to: it is EASE's matrix, factorised."""
 
 METRICS = ("ndcg", "recall", "hit_rate", "mrr")
 COUNTS = (
