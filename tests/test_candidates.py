@@ -8,12 +8,9 @@ from scipy.sparse import csr_array
 
 from include.models import candidates
 from include.models.candidates import (
-    DECAY_DAYS,
     LENDERS,
     OWN_EVIDENCE,
     POPULAR,
-    Histories,
-    Pairs,
     Relations,
     Sources,
     fit,
@@ -21,9 +18,11 @@ from include.models.candidates import (
     scores,
     text_neighbours,
 )
+from include.models.histories import DECAY_DAYS, Histories, Pairs
 from include.models.interests import unit
+from include.models.pools import GROUPS, pool, standardised
 from include.models.products import largest_products
-from include.models.ranker import GROUPS, LINEAR_SHARE, Example, best, pool, standardised, taken, train
+from include.models.ranker import LINEAR_SHARE, Example, best, taken, train
 from include.models.sparse import strongest
 from include.models.traits import Traits, cosines, liking
 from include.settings import ItemFactors

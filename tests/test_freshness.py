@@ -11,6 +11,7 @@ import pytest
 
 from include.models.candidates import popularity
 from include.models.freshness import curve, measurable, refreshed, refreshed_at
+from include.models.histories import Histories
 from include.settings import Settings, Surface
 from include.steps import freshness
 from include.steps.backtest import backtest_cut, plan_backtest, recommend_as_of
@@ -62,7 +63,7 @@ def test_trends_are_those_of_a_fit_at_that_time_and_the_rest_stays():
 
 
 def test_items_that_appeared_since_have_trends_and_no_relations():
-    more = test_candidates.Histories(HISTORIES.user, HISTORIES.item, HISTORIES.day, (HISTORIES.shape[0], ITEMS + 3))
+    more = Histories(HISTORIES.user, HISTORIES.item, HISTORIES.day, (HISTORIES.shape[0], ITEMS + 3))
     sources = fitted(HISTORIES)
     fresh = refreshed(sources, more, np.zeros(ITEMS + 3), DAY + 6)
     for field in fields(fresh):
@@ -292,7 +293,7 @@ def test_without_anybody_active_it_says_so(whole, tmp_path, monkeypatch):
 
 
 def test_popularity_halves_what_is_a_half_life_old():
-    one = test_candidates.Histories(np.array([0, 0]), np.array([0, 1]), np.array([1.0, 3.0]), (1, 3))
+    one = Histories(np.array([0, 0]), np.array([0, 1]), np.array([1.0, 3.0]), (1, 3))
     assert popularity(one, 3.0, (2.0, None)).tolist() == [[0.5, 1.0, 0.0], [1.0, 1.0, 0.0]]
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from include.models.ranker import LINEAR_SHARE, Example, Pool, best
+from include.models.pools import Pool
+from include.models.ranker import LINEAR_SHARE, Example, best
 from include.models.trial import LEARN_USERS, alone, newest, tried
 
 USERS, CANDIDATES, WINDOWS = 60, 30, 9

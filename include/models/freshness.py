@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.models import metrics
-from include.models.candidates import HALF_LIVES_DAYS, NEVER_DAYS, Histories, Sources, popularity
+from include.models.candidates import HALF_LIVES_DAYS, NEVER_DAYS, Sources, popularity
+from include.models.histories import Histories
 from include.models.sparse import longer, wider
 
 Floats = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""The learned ranker: pools of candidates, their features, and what is learned of which of them users take.
+"""The learned ranker: which candidates of a pool users take.
 
 Models of three kinds see the same features: a regularised logistic regression, gradient-boosted trees with the LambdaRank
 objective (C. Burges, "From RankNet to LambdaRank to LambdaMART", MSR-TR-2010-82), which compare the candidates of one user, and
@@ -7,36 +7,19 @@ of all, each standardised over the user's candidates; where trees are grown, the
 Labels come from windows before T, each with the features of its own start.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from dataclasses import dataclass
 from typing import Any
 
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 
-from include.models.candidates import (
-    HALF_LIVES_DAYS,
-    NEVER_DAYS,
-    POPULAR,
-    Histories,
-    Pairs,
-    Sources,
-    scores,
-)
-from include.models.products import largest_products, row_products
-from include.models.scoring import DECIMALS, SOURCES
-from include.models.sparse import entries, only, places, strongest
-from include.models.traits import cosines, liking
+from include.models.pools import GROUPS, Pool, less_user_mean, standardised, user_deviation
+from include.models.scoring import DECIMALS
+from include.models.sparse import places
 
-Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-
-TOP_OF_EACH = 60
-"""Items of each source in a user's pool."""
 
 NEGATIVES = 100
 """Items of a pool, not taken, that training sees of a user in a window."""
@@ -73,267 +56,6 @@ SHORTLIST = 100
 
 LINEAR_SHARE = 0.25
 """The linear model's part of a score, unless a trial finds a better one; all trees have the rest, each kind as much."""
-
-GROUPS = (*SOURCES, "item", "own", "trees")
-"""What an item's score is put together of."""
-
-_GROUP_OF = {
-    "ease": "behaviour",
-    "ease_latest": "behaviour",
-    "smoothed": "behaviour",
-    "cosine": "behaviour",
-    "transitions": "behaviour",
-    "user_neighbours": "behaviour",
-    "user_neighbours_month": "behaviour",
-    "text_long": "text_long",
-    "text_last": "text_short",
-    "own_count": "own",
-    "own_decayed": "own",
-}
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The candidates of some users, ordered by user and item, with their features."""
-
-    user: Ints
-    item: Ints
-    features: Floats
-    """(candidates, features)."""
-
-    names: tuple[str, ...]
-    groups: tuple[str, ...]
-    """The group of each feature; empty for what is the same for all of a user's candidates."""
-
-    users: int
-
-    @property
-    def sizes(self) -> Ints:
-        """(users,) candidates of each."""
-        return np.bincount(self.user, minlength=self.users)
-
-    def described_by(self, names: tuple[str, ...]) -> "Pool":
-        """The same candidates with these features alone: those of a ranker that learned before others were there."""
-        if names == self.names:
-            return self
-        columns = [self.names.index(name) for name in names]
-        groups = tuple(self.groups[column] for column in columns)
-        return replace(self, features=self.features[:, columns], names=names, groups=groups)
-
-    def only(self, kept: NDArray[np.bool_]) -> "Pool":
-        """Some of the candidates."""
-        return replace(self, user=self.user[kept], item=self.item[kept], features=self.features[kept])
-
-
-def pool(
-    sources: Sources,
-    histories: Histories,
-    eligible: NDArray[np.bool_],
-    *,
-    repeats: bool,
-    least: int = 0,
-    also: Callable[[Ints], tuple[Ints, Ints]] | None = None,
-) -> Pool:
-    """Gather the best items of every source for some users, and describe them.
-
-    Args:
-        sources: fitted before T.
-        histories: of the users, before T.
-        eligible: (n,) items that can be listed.
-        repeats: whether what a user had can be listed again.
-        least: candidates that a user should have.
-        also: of users who would have fewer, gives pairs of user and item that fill up their pools.
-    """
-    users, n = histories.shape
-    chosen = np.zeros((users, n), dtype=bool)
-    barred = np.zeros((users, n), dtype=bool)
-    barred[:, ~eligible] = True
-    if not repeats:
-        barred[histories.user, histories.item] = True
-    pairs = Pairs.of(histories)
-    found = {name: csr_array(values) for name, values in scores(sources, pairs, repeats=repeats)}
-    for values in found.values():
-        chosen[entries(strongest(only(values, ~barred[entries(values)]), TOP_OF_EACH))] = True
-    listable = np.flatnonzero(eligible)
-    for popular in sources.popularity:
-        chosen[:, listable[_largest(popular[listable], TOP_OF_EACH)]] = True
-    vectors = None if sources.left is None else np.asarray(pairs.latest_first @ sources.left)
-    if vectors is not None and sources.right is not None:
-        chosen[largest_products(vectors, sources.right, barred, TOP_OF_EACH)] = True
-    chosen &= ~barred
-    few = np.flatnonzero(chosen.sum(axis=1) < least)
-    if also is not None and len(few):
-        chosen[also(few)] = True
-    user, item = np.nonzero(chosen)
-    columns = chain(
-        _of_sources(found, sources, user, item),
-        _of_factors(vectors, sources, user, item),
-        _of_items(sources, item),
-        _of_users(sources, pairs, user),
-        _of_now(sources, len(item)),
-        _of_traits(sources, pairs, user, item),
-    )
-    if repeats:
-        columns = chain(columns, _of_own(sources, pairs, user, item))
-    # Halved as they come: all columns in double precision would be the most memory of a pool by far.
-    described = [(name, group, values.astype(np.float32)) for name, group, values in columns]
-    return Pool(
-        user=user,
-        item=item,
-        features=np.ascontiguousarray(np.array([values for _, _, values in described]).T),
-        names=tuple(name for name, _, _ in described),
-        groups=tuple(group for _, group, _ in described),
-        users=users,
-    )
-
-
-def _largest(values: NDArray[np.float64], most: int) -> Ints:
-    """Positions of the largest values, in no order; of equal ones the first."""
-    if len(values) <= most:
-        return np.arange(len(values))
-    last = np.partition(values, len(values) - most)[len(values) - most]
-    above = np.flatnonzero(values > last)
-    return np.concatenate([above, np.flatnonzero(values == last)[: most - len(above)]])
-
-
-Columns = Iterator[tuple[str, str, NDArray[np.float64]]]
-"""Name, group and values of features."""
-
-
-def _of_sources(found: dict[str, csr_array], sources: Sources, user: Ints, item: Ints) -> Columns:
-    users, n = next(iter(found.values())).shape
-    sizes, wanted = np.bincount(user, minlength=users), user * n + item
-    dense = np.zeros(users * n)
-    for name, values in found.items():
-        row, column = entries(values)
-        at = row * n + column
-        dense[at] = values.data
-        raw = dense[wanted]
-        dense[at] = 0.0
-        yield from _three(name, _GROUP_OF[name], raw, user, sizes)
-    for name, popular in zip(POPULAR, sources.popularity, strict=True):
-        yield from _three(name, "popularity", np.log1p(popular)[item], user, sizes)
-
-
-def _of_factors(vectors: NDArray[np.float64] | None, sources: Sources, user: Ints, item: Ints) -> Columns:
-    """u·p, which tells of every candidate, where other sources know no more than what is near something that was had."""
-    if vectors is not None and sources.right is not None:
-        sizes = np.bincount(user, minlength=len(vectors))
-        yield from _three("factors", "behaviour", row_products(vectors, sources.right, user, item), user, sizes)
-
-
-def _three(name: str, group: str, raw: NDArray[np.float64], user: Ints, sizes: Ints) -> Columns:
-    """A source's value, the same standardised over a user's pool, and its rank there."""
-    yield name, group, raw
-    yield f"{name}_z", group, standardised(raw, user, sizes)
-    yield f"{name}_rank", group, _ranks(raw, user, sizes)
-
-
-def standardised(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
-    """Values less the mean over each user's pool, in deviations; zeros where all are equal."""
-    centred = _centred(values, user, sizes)
-    return centred / _deviation(centred, user, sizes)
-
-
-def _centred(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
-    """Values less the mean over each user's pool."""
-    return values - np.repeat(_means(values, user, sizes), sizes)
-
-
-def _deviation(centred: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
-    """For each candidate the deviation of its user's pool; infinity where all are equal."""
-    deviation = np.sqrt(_means(centred**2, user, sizes))
-    return np.repeat(np.where(deviation > 1e-9, deviation, np.inf), sizes)
-
-
-def _means(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
-    return np.bincount(user, weights=values, minlength=len(sizes)) / np.maximum(sizes, 1)
-
-
-def _ranks(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.float64]:
-    """1 for the best of a user's pool, then 1 / log2(rank + 1)."""
-    # A row of a matrix for each user: many short sorts are far quicker than one of all.
-    shape = len(sizes), int(sizes.max(initial=0))
-    row, place = user, places(sizes)
-    own = np.full(shape, np.inf)
-    own[row, place] = -values
-    found = np.empty(shape)
-    np.put_along_axis(found, np.argsort(own, axis=1, kind="stable"), 1.0 / np.log2(np.arange(shape[1]) + 2.0)[None], 1)
-    return found[row, place]
-
-
-def _of_items(sources: Sources, item: Ints) -> Columns:
-    level = np.log1p(sources.popularity)
-    level = level - level.mean(axis=1, keepdims=True)
-    for place, (short, long) in enumerate(pairwise(name.removeprefix("popular_") for name in POPULAR)):
-        yield f"velocity_{short}_{long}", "popularity", (level[place] - level[place + 1])[item]
-    yield "age", "item", np.log1p(np.clip(sources.day - sources.first_day, 0.0, NEVER_DAYS))[item]
-    yield "idle", "item", np.log1p(np.clip(sources.day - sources.last_day, 0.0, NEVER_DAYS))[item]
-    yield "total", "popularity", np.log1p(sources.counts)[item]
-
-
-def _of_users(sources: Sources, pairs: Pairs, user: Ints) -> Columns:
-    users = pairs.shape[0]
-    distinct = np.bincount(pairs.user, minlength=users)
-    taste = np.bincount(pairs.user, weights=np.log1p(sources.counts)[pairs.item], minlength=users)
-    last, first = np.full(users, -np.inf), np.full(users, np.inf)
-    np.maximum.at(last, pairs.user, pairs.last_day)
-    np.minimum.at(first, pairs.user, pairs.first_day)
-    active = distinct > 0
-    span = np.zeros(users)
-    span[active] = last[active] - first[active]
-    yield "n_interactions", "", np.log1p(np.bincount(pairs.user, weights=pairs.count, minlength=users))[user]
-    yield "n_items", "", np.log1p(distinct)[user]
-    yield "user_idle", "", np.log1p(np.clip(sources.day - last, 0.0, NEVER_DAYS))[user]
-    yield "user_span", "", np.log1p(np.clip(span, 0.0, NEVER_DAYS))[user]
-    yield "taste_for_popular", "", (taste / np.maximum(distinct, 1))[user]
-
-
-def _of_now(sources: Sources, candidates: int) -> Columns:
-    """How busy the last hour was beside the last day, and the day beside the week: what short trends are worth follows."""
-    rates = sources.popularity.sum(axis=1) / HALF_LIVES_DAYS
-    for short, long in ((0, 1), (1, 3)):
-        pace = np.log1p(rates[short]) - np.log1p(rates[long])
-        names = (POPULAR[place].removeprefix("popular_") for place in (short, long))
-        yield f"pace_{'_'.join(names)}", "", np.full(candidates, pace)
-
-
-def _of_traits(sources: Sources, pairs: Pairs, user: Ints, item: Ints) -> Columns:
-    """How near an item is to what the user had, by what it is, and how popular its likes are, which tells of new items, too."""
-    traits, sizes = sources.traits, np.bincount(user, minlength=pairs.shape[0])
-    if traits is None:
-        return
-    for span, group, own in (("long", "text_long", pairs.whole), ("last", "text_short", pairs.newest)):
-        yield from _three(f"text_cosine_{span}", group, cosines(traits.texts, own, user, item), user, sizes)
-    for name in ("categories", "creators"):
-        raw = liking(getattr(traits, name), pairs.whole, user, item)
-        yield from _three(f"{name}_liked", "behaviour", raw, user, sizes)
-    for name, popular in sources.popularity_of_likes.items():
-        yield name, "popularity", popular[item]
-
-
-def _of_own(sources: Sources, pairs: Pairs, user: Ints, item: Ints) -> Columns:
-    n = pairs.shape[1]
-    key, wanted = pairs.user * n + pairs.item, user * n + item
-    order = np.argsort(key)
-    place = np.searchsorted(key[order], wanted)
-    had = np.zeros(len(wanted), dtype=bool)
-    had[place < len(key)] = key[order[place[place < len(key)]]] == wanted[place < len(key)]
-    since, own_gap = np.full(len(wanted), NEVER_DAYS), np.full(len(wanted), NEVER_DAYS)
-    pair = order[place[had]]
-    since[had] = np.clip(sources.day - pairs.last_day[pair], 0.0, NEVER_DAYS)
-    again = pairs.count[pair] > 1
-    own_gap[np.flatnonzero(had)[again]] = (pairs.last_day - pairs.first_day)[pair][again] / (
-        pairs.count[pair][again] - 1
-    )
-    gap = sources.gap_days[item]
-    yield "had", "own", had.astype(np.float64)
-    yield "since_had", "own", np.log1p(since)
-    yield "own_gap", "own", np.log1p(own_gap)
-    yield "since_over_gap", "own", np.minimum(since / np.maximum(gap, 0.5), 50.0)
-    yield "since_over_own_gap", "own", np.minimum(since / np.maximum(own_gap, 0.5), 50.0)
-    yield "gap", "item", np.log1p(gap)
-    yield "again", "item", sources.again[item]
 
 
 @dataclass(frozen=True)
@@ -402,8 +124,8 @@ class Ranker:
         found, sizes = self._linear(pool), pool.sizes
         share = self.linear_share if self.trees else 1.0
         linear = np.sum(list(found.values()), axis=0)
-        scale = share / _deviation(_centred(linear, pool.user, sizes), pool.user, sizes)
-        found = {group: _centred(values, pool.user, sizes) * scale for group, values in found.items()}
+        scale = share / user_deviation(less_user_mean(linear, pool.user, sizes), pool.user, sizes)
+        found = {group: less_user_mean(values, pool.user, sizes) * scale for group, values in found.items()}
         features = pool.described_by(self.names).features
         for grown in self.trees.values() if len(pool.user) else ():
             raw = np.asarray(grown.predict(features, raw_score=True, num_threads=1), dtype=np.float64)

@@ -21,8 +21,8 @@ from scipy.sparse import csr_array
 
 from include.durations import duration
 from include.models import candidates, metrics, peers
-from include.models.candidates import Histories
 from include.models.freshness import measurable, refreshed, refreshed_at
+from include.models.histories import Histories
 from include.settings import Settings
 from include.steps.learn_lists import Ranking, days, in_days, users_at_once
 from include.steps.update_lists import ranked

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from include.models.candidates import Histories, Relations, Sources, fit, relate, text_neighbours
+from include.models.candidates import Relations, Sources, fit, relate, text_neighbours
+from include.models.histories import Histories
 from include.models.interests import MICROSECONDS_PER_DAY
-from include.models.ranker import LINEAR_SHARE, Example, Pool, Ranker, pool, taken, train
+from include.models.pools import Pool, pool
+from include.models.ranker import LINEAR_SHARE, Example, Ranker, taken, train
 from include.models.traits import Traits
 from include.models.trial import Trial, alone, tried
 from include.settings import Settings, Surface
