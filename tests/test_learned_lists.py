@@ -143,6 +143,18 @@ def test_with_too_few_users_the_lists_keep_the_blend_and_say_so(learned, tmp_pat
     assert not named & {"trees", "exploration", "segment"}
 
 
+def test_where_users_take_all_that_there_is_the_lists_keep_the_blend_and_say_so(tmp_path):
+    settings = Settings(home=tmp_path / "home", surfaces=(Surface(name="home", show_seen=True),), ranker=RANKER)
+    landed(settings, tmp_path, samples.events(600, users=USERS, items=1, hours=HOURS))
+    cleaned(settings)
+    state = published(settings, plan_recommend(settings))
+    described = artefacts.describe(settings, state["artefacts"]["ranker_repeats"])
+    assert described["users"] >= RANKER.min_users, "enough to learn from, were there anything"
+    assert described["model"] == "blend"
+    assert "no order to learn" in described["why"]
+    assert {len(row["items"]) for row in lists(settings, state).values()} == {1}
+
+
 def test_a_trial_on_the_newest_windows_says_how_far_trees_are_trusted(learned):
     settings, first, _ = learned
     free = settings.model_copy(update={"ranker": RANKER.model_copy(update={"linear_share": None})})

@@ -84,3 +84,11 @@ def test_what_a_trial_learns_from_is_bounded(monkeypatch):
     with pytest.raises(InterruptedError):
         tried(windows(lambda _, x: x[:, 0], users=200), trees=True, seed=1)
     assert LEARN_USERS * 0.9 <= seen[0] <= LEARN_USERS
+
+
+@pytest.mark.parametrize("always", [100.0, -100.0])
+def test_nothing_is_tried_where_older_windows_teach_no_order(always):
+    """All candidates of the older windows were taken, or none."""
+    made = windows(lambda window, x: x[:, 0] if window < 3 else np.full(len(x), always))
+    found = tried(made, trees=True, seed=1)
+    assert (found.linear_share, found.source, found.users, found.ndcg) == (LINEAR_SHARE, None, 0, {})

@@ -83,6 +83,12 @@ class Example:
         return len(np.unique(self.pool.user[self.taken]))
 
 
+def teaches(examples: list[Example]) -> bool:
+    """Whether some candidates were taken and some were not: else there is nothing to learn."""
+    labels = np.concatenate([example.taken for example in examples])
+    return bool(labels.any() and not labels.all())
+
+
 def taken(pool: Pool, user: Ints, item: Ints, items: int) -> NDArray[np.bool_]:
     """(candidates,) whether each candidate is among the pairs of user and item."""
     return np.isin(pool.user * items + pool.item, user * items + item)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.models.metrics import ndcg
-from include.models.ranker import LINEAR_SHARE, Example, Ranker, best, train
+from include.models.ranker import LINEAR_SHARE, Example, Ranker, best, teaches, train
 
 Floats = NDArray[np.float64]
 
@@ -71,7 +71,7 @@ def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
     usual = LINEAR_SHARE if trees else 1.0
     count = newest(examples, HELD_USERS)
     held, older = examples[:count], _some(examples[count:], LEARN_USERS, np.random.default_rng(seed))
-    if not held or not any(example.taken.any() for example in older):
+    if not held or not teaches(older):
         return Trial(usual, None, 0, {})
     learned = train(older, trees=trees, seed=seed)
     values = _worth(held, learned, SHARES if trees else (usual,))

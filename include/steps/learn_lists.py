@@ -14,7 +14,7 @@ from include.models.candidates import Relations, Sources, fit, relate, text_neig
 from include.models.histories import Histories
 from include.models.interests import MICROSECONDS_PER_DAY
 from include.models.pools import Pool, pool
-from include.models.ranker import LINEAR_SHARE, Example, Ranker, taken, train
+from include.models.ranker import LINEAR_SHARE, Example, Ranker, taken, teaches, train
 from include.models.traits import Traits
 from include.models.trial import Trial, alone, tried
 from include.settings import Settings, Surface
@@ -229,8 +229,12 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
         "windows": len(seen),
         "users": users,
     }
+    why = None
     if users < settings.ranker.min_users:
         why = f"{users} users to learn from, and at least {settings.ranker.min_users} are needed"
+    elif not teaches(seen):
+        why = "users took whatever they could be shown, so there is no order to learn"
+    if why is not None:
         log.info("lists keep the blend: %s", why)
         return artefacts.write(settings, kind, {"none": np.zeros(0)}, {**facts, "model": "blend", "why": why})
     with_trees = users >= settings.ranker.min_users_for_trees and len(seen) >= 4
