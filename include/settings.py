@@ -6,11 +6,13 @@ Each is read from the environment with the prefix `TIDEMARK_` and `__` between l
 
 import hashlib
 import re
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -30,6 +32,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+
+
+def _a_date(text: str) -> str:
+    date.fromisoformat(text)
+    return text
 
 
 class Group(BaseModel):
@@ -392,7 +399,7 @@ class Settings(BaseSettings):
         description="Where the lake's catalogue is: `postgresql://USER:PASSWORD@HOST/DATABASE` or `postgres:` and a libpq "
         "connection string, a database of its own for each home. None: a SQLite file in the home, which must then be local.",
     )
-    earliest_event: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = Field(
+    earliest_event: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(_a_date)] = Field(
         "1990-01-01", description="Earlier times are unusable."
     )
     encoder: Encoder = Encoder()
@@ -512,8 +519,10 @@ class Settings(BaseSettings):
 
     @cached_property
     def hash(self) -> str:
-        """Hash of every setting that a result depends on (not where it is kept, nor how it is cut up)."""
-        kept = self.model_dump_json(
+        """Hash of every setting that a result depends on (not where it is kept, how it is cut up, nor what machine does it)."""
+        usual = {name: Encoder.model_fields[name].default for name in MACHINES_OWN}
+        anywhere = self.model_copy(update={"encoder": self.encoder.model_copy(update=usual)})
+        kept = anywhere.model_dump_json(
             include={
                 "earliest_event",
                 "encoder",

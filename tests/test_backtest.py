@@ -306,12 +306,33 @@ def test_again_it_gives_the_same_bytes(whole, done, tmp_path):
     plan = plan_backtest(whole, every="3h", cuts=2, k=5, out=tmp_path / "again")
     for cut in reversed(plan["cuts"]):  # in any order
         backtest_cut(whole, plan, cut)
-    report_backtest(whole, plan)
-    for name in ("recommendations.parquet", "metrics.json", "report.html"):
-        assert (tmp_path / "again" / name).read_bytes() == (done[0] / name).read_bytes(), name
-    assert sorted(file.name for file in (tmp_path / "again").iterdir()) == sorted(
-        ["recommendations.parquet", "metrics.json", "report.html"]
-    )
+    (tmp_path / "again" / "cuts" / "20200101").mkdir()
+    for time in ("once", "and when its task is cleared"):
+        report_backtest(whole, plan)
+        for name in ("recommendations.parquet", "metrics.json", "report.html"):
+            assert (tmp_path / "again" / name).read_bytes() == (done[0] / name).read_bytes(), (name, time)
+            (tmp_path / "again" / name).unlink()
+    assert len(list((tmp_path / "again" / "cuts").iterdir())) == 2, "those of an earlier backtest are gone"
+
+
+def test_where_nothing_can_be_listed_every_method_has_nothing(tmp_path):
+    settings = Settings(home=tmp_path / "home", ranker=RANKER)
+    items = [{**item, "available_until": (CUT - timedelta(hours=1)).isoformat()} for item in samples.items(ITEMS)]
+    land(settings, samples.write(tmp_path / "items.jsonl", items), format="canonical", arrival=samples.FIRST)
+    rows = [*past(), *future()]
+    land(settings, samples.write(tmp_path / "events.jsonl", rows), format="canonical", arrival="event")
+    cleaned(settings)
+    methods = ["tidemark", "ease", "popularity"]
+    plan = plan_backtest(settings, every="3h", cuts=1, methods=methods, out=tmp_path / "out")
+    facts = backtest_cut(settings, plan, plan["cuts"][0])
+    report_backtest(settings, plan)
+    metrics = backtests.read_metrics(tmp_path / "out")
+    assert facts["eligible_items"] == 0
+    assert metrics["counts"]["pairs"] > 0
+    for method in methods:
+        found = metrics["methods"][method]
+        assert (found["pairs"], found["ndcg"], found["coverage"]) == (metrics["counts"]["pairs"], 0.0, 0.0), method
+    assert metrics["ratio"]["ratio"] is None, "there is nothing to compare with"
 
 
 def test_where_seen_items_may_be_shown_own_frequency_is_a_peer_and_repeats_count(whole, tmp_path):
@@ -369,6 +390,7 @@ def test_what_cannot_be_fitted_at_one_cut_is_left_out_of_all(whole, tmp_path, mo
         ({"every": "0d"}, "'0d' is not a span"),
         ({"cuts": 4}, "4 cuts every 3h reach back .* at most 3 fit"),
         ({"methods": ["popularity", "oracle"]}, "unknown method 'oracle': choose from tidemark, .*own_frequency"),
+        ({"methods": ["own_frequency"]}, "the surface home shows nothing that a user had already"),
         ({"surface": "cellar"}, "no surface 'cellar': choose from home"),
         ({"until": END + timedelta(hours=1)}, "the data end at"),
     ],

@@ -13,7 +13,7 @@ from include.steps import keep_users
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
 from include.steps.show import show_user
 from include.stores import behaviour, lake
-from tests.test_incremental import NEW_ITEM, START, TABLES, commit, published
+from tests.test_incremental import NEW_ITEM, START, TABLES, at, commit, published
 from tests.test_path import assert_same_exports, lists
 
 SURFACE = Surface(length=10, exploration=0.2)
@@ -162,6 +162,18 @@ def test_without_its_guards_an_update_leaves_something_else(hour: Hour, monkeypa
     without, whole = lists(home, published(home, plan_update(home))), lists(hour.home, hour.after)
     wrong = {user for user in whole if without[user] != whole[user]}
     assert wrong == {*USERS[1:], "s"}, "those whose places change, and who is in another segment"
+
+
+def test_the_newest_are_those_that_came_last_however_often_they_are_described(tmp_path: Path, text_cache: Path) -> None:
+    home = home_of(tmp_path / "home", text_cache)
+    commit(home, [("lands", "old", "", 15), ("lands", "newer", "", 18)], 20)
+    with lake.connect(home, read_only=False) as connection:
+        connection.execute("UPDATE dim_items SET valid_to = $1 WHERE item_id = 'old'", [at(19)])
+        connection.execute(NEW_ITEM.replace("$1, 1,", "$1, 2,"), ["old", at(19), "described again"])
+    with lake.connect(home) as connection:
+        now = lake.newest_snapshot(home), at(20)
+        found = [behaviour.new_items(connection, now, now, since=at(10), fewer=3, most=most) for most in (1, 2)]
+    assert found == [["newer"], ["newer", "old"]]
 
 
 def test_a_fresh_list_keeps_no_place_for_what_is_new_no_more(hour: Hour) -> None:

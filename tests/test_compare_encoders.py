@@ -9,7 +9,7 @@ from include.errors import BadInput
 from include.models.encoder import identify
 from include.settings import Encoder, Settings
 from include.steps.challenge import named_encoder
-from include.steps.compare_encoders import plan_comparison, recommended
+from include.steps.compare_encoders import measure_encoder, plan_comparison, recommended, report_comparison
 from tests.test_backtest import RANKER, delivered
 from tests.test_path import include
 
@@ -46,6 +46,18 @@ def test_each_encoder_is_measured_over_the_same_cuts_and_one_is_recommended(home
     assert not Settings(home=home).publications.exists(), "a comparison publishes nothing"
 
 
+def test_a_comparison_is_reported_as_often_as_need_be(home, tmp_path):
+    """As where its task was killed half-way, or is cleared."""
+    settings = Settings(home=home, ranker=RANKER)
+    comparison = plan_comparison(settings, [named_encoder(CLS)], every="3h", cuts=1, k=5, out=tmp_path)
+    for encoder in comparison["encoders"]:
+        measure_encoder(settings, comparison, encoder)
+    first = report_comparison(settings, comparison)
+    (tmp_path / "encoders.json").unlink()
+    assert report_comparison(settings, comparison) == first
+    assert (tmp_path / "encoders.json").exists()
+
+
 @pytest.mark.parametrize(
     ("highs", "speeds", "expected"),
     [
@@ -53,6 +65,7 @@ def test_each_encoder_is_measured_over_the_same_cuts_and_one_is_recommended(home
         ((1.0, 0.9, 0.9), (10, 20, 90), "0"),
         ((1.0, 1.0, 1.0), (10, 20, 90), "2"),
         ((None, None, None), (10, 20, 90), "2"),  # no list had a hit: only the cost tells them apart
+        ((1.0, 0.9, 0.0), (10, 20, 90), "0"),  # the fastest had none alone
     ],
 )
 def test_recommended_is_the_fastest_that_is_not_shown_to_be_worse(highs, speeds, expected):

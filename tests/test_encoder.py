@@ -174,6 +174,23 @@ def test_each_file_that_changes_vectors_changes_the_id(folder, file):
     assert identify(Encoder(source=str(other))) != before
 
 
+def test_files_that_a_slow_tokenizer_is_made_of_change_the_id(folder):
+    def ids(gone: str) -> set[str]:
+        """Of folders of one name: as it is, and with each of those files."""
+        found = set()
+        for name in ("", "vocab.json", "merges.txt", "spiece.model"):
+            other = folder.parent / f"without {gone} with {name}" / folder.name
+            shutil.copytree(folder, other)
+            (other / gone).unlink()
+            if name:
+                (other / name).write_text("{}")
+            found.add(identify(Encoder(source=str(other))))
+        return found
+
+    assert len(ids("vocab.txt")) == 1, "beside tokenizer.json they are not read"
+    assert len(ids("tokenizer.json")) == 4
+
+
 def test_item_text():
     assert item_text("Lamp", ["Home", " Light "], "A lamp") == "Lamp. Home, Light. A lamp"
     assert item_text(None, [], "  ") == item_text(None, None, None) == ""

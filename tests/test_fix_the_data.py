@@ -307,6 +307,19 @@ def test_a_dry_run_foretells_who_comes_into_another_segment(tmp_path):
     assert publications.touched(settings, plan_update(settings)["candidate"])["users"] == ["u3"]
 
 
+def test_a_dry_run_foretells_no_items_of_which_no_vector_follows(fixed, tmp_path):
+    """Another price is another row, and no other vector."""
+    settings, _ = fixed
+    priced = [{**row, "price": 1.0 + number} for number, row in enumerate(samples.items(24))]
+    file = samples.write(tmp_path / "items.jsonl", priced)
+    land(settings, file, format="canonical", arrival=samples.FIRST, replace=True)
+    found = dry_run(settings)
+    assert found["rows"]["item versions"] == {"added": 0, "changed": 24, "removed": 0}
+    assert (found["items"]["changed"], found["items"]["ids"]) == (0, [])
+    cleaned(settings)
+    assert publications.touched(settings, plan_update(settings)["candidate"])["items"] == []
+
+
 def rebuilt_users(settings, manifest, as_of) -> dict[str, dict[str, Any]]:
     """User vectors of a rebuild as of T with a publication's artefacts, which were trained later."""
     plan = plan_rebuild(settings, as_of, manifest["id"])

@@ -6,6 +6,7 @@ from dataclasses import fields
 from datetime import timedelta
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -17,6 +18,7 @@ from include.steps import freshness
 from include.steps.backtest import backtest_cut, plan_backtest, recommend_as_of
 from include.steps.doctor import doctor
 from include.steps.freshness import Told, active_hours, measure_freshness, ranked_at, read_told, trends_at
+from include.steps.report_backtest import _freshness as joined
 from include.steps.report_backtest import report_backtest
 from include.stores import backtests
 from tests import test_candidates
@@ -217,7 +219,9 @@ def done(whole, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
     options = ("--every", "3h", "--cuts", "2", "--k", "5", "--methods", "tidemark,popularity", "--out", str(out))
     before = doctor(whole)["freshness"]
-    assert "run `python -m include backtest --every 7d --cuts 4 --surface home --freshness --out DIR`" in before["home"]
+    assert (
+        "run `python -m include backtest --every 14d --cuts 2 --surface home --freshness --out DIR`" in before["home"]
+    )
     found = include(whole.home, "backtest", *options, "--freshness", TIDEMARK_RANKER=whole.ranker.model_dump_json())
     assert found.returncode == 0, found.stderr
     return out, found, json.loads((out / "metrics.json").read_text())
@@ -264,6 +268,8 @@ def test_doctor_says_which_cadence_the_data_reward(whole, done):
             "hourly trends were worth 1.200 times (1.100 to 1.300) daily ones: set `trends` to `hourly`",
         ),
         ("daily", 0.9, None),
+        ("daily", None, "hourly trends had hits, and daily ones had none: set `trends` to `hourly`"),
+        ("hourly", None, None),
         ("hourly", 0.9, "hourly trends were not shown to be worth more than daily ones: set `trends` to `daily`"),
         ("hourly", 1.1, None),
     ],
@@ -271,7 +277,7 @@ def test_doctor_says_which_cadence_the_data_reward(whole, done):
 def test_doctor_advises_the_setting_that_the_trends_reward(settings, setting, low, advice):
     surfaces = (Surface(name="news", trends=setting),)
     home = settings.model_copy(update={"surfaces": surfaces})
-    ratio = {"ratio": 1.2, "low": low, "high": 1.3}
+    ratio = {"ratio": low and 1.2, "low": low, "high": low and 1.3}
     cadences = {name: {"ndcg": 0.1, "ratio": ratio, "of_best": ratio} for name in ("never", "daily", "hourly")}
     each = {"cadences": cadences, "against": "daily", "best": "hourly", "rewarded": "hourly"}
     found = {
@@ -290,6 +296,40 @@ def test_without_anybody_active_it_says_so(whole, tmp_path, monkeypatch):
     report_backtest(whole, plan)
     assert backtests.read_metrics(tmp_path)["freshness"]["curves"] == {}
     assert "so nothing was measured" in (tmp_path / "report.html").read_text()
+
+
+def test_without_a_ranker_popularity_alone_is_measured_and_the_page_says_why(whole, tmp_path):
+    other = whole.model_copy(update={"surfaces": (Surface(name="other"),)})
+    options = {"every": "3h", "cuts": 1, "k": 5, "surface": "other", "freshness": True, "out": tmp_path}
+    plan = plan_backtest(other, methods=["popularity"], **options)
+    backtest_cut(other, plan, plan["cuts"][0])
+    report_backtest(other, plan)
+    found = backtests.read_metrics(tmp_path)["freshness"]
+    assert list(found["curves"]) == ["popularity"]
+    assert found["left_out"].items() >= dict.fromkeys(("lists", "trends"), "tidemark is none of the methods").items()
+    assert "trends was left out: tidemark is none of the methods" in (tmp_path / "report.html").read_text()
+    assert backtests.read_freshness(other, "other")["backtest"]["as_of"] == END.isoformat()
+    # What a backtest of an earlier time finds does not take its place.
+    plan = plan_backtest(other, methods=["popularity"], until=END - timedelta(hours=1), **options)
+    backtest_cut(other, plan, plan["cuts"][0])
+    report_backtest(other, plan)
+    assert backtests.read_freshness(other, "other")["backtest"]["as_of"] == END.isoformat()
+
+
+def test_all_curves_are_of_the_cuts_that_have_a_ranker():
+    def rows(curves: tuple[str, ...], ndcg: float) -> pa.Table:
+        made = [(curve, cadence, 0, "u1", ndcg) for curve in curves for cadence in ("never", "hourly")]
+        return pa.table(list(zip(*made, strict=True)), schema=freshness.ROWS)
+
+    facts = {cut: {"rows": 1, "targets": 1, "targets_released": 0, "half_life_days": {}} for cut in ("early", "late")}
+    plan = {"methods": ["tidemark"], "every": "3h", "seed": 1}
+    tables = {"early": rows(("popularity",), 0.5), "late": rows(tuple(freshness.CURVES), 1.0)}
+    found = joined(plan, facts, tables)
+    assert {each["cadences"]["never"]["ndcg"] for each in found["curves"].values()} == {1.0}
+    assert found["rows"] == 1
+    assert found["left_out"]["early"] == "its lists keep the blend, which has no trends"
+    alone = joined(plan, {"early": facts["early"]}, {"early": tables["early"]})
+    assert alone["left_out"]["trends"] == "lists of all cuts keep the blend"
 
 
 def test_popularity_halves_what_is_a_half_life_old():

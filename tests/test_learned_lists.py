@@ -1,6 +1,6 @@
 """Lists that a learned ranker orders: how it is named, what it falls back to, and that an update leaves what a rebuild gives."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,8 +10,8 @@ from include.models.trial import SHARES
 from include.settings import Ranker, Settings, Surface
 from include.steps.land import land
 from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, window_start
-from include.steps.plan import plan_rebuild, plan_recommend, plan_update
-from include.stores import artefacts, vectors
+from include.steps.plan import _why_full, plan_rebuild, plan_recommend, plan_update
+from include.stores import artefacts, lake, publications, vectors
 from tests import samples
 from tests.test_path import assert_same_exports, cleaned, lists, published
 
@@ -125,6 +125,50 @@ def test_fresh_lists_take_sources_of_their_own_time_and_a_young_ranker(learned):
     plan = plan_recommend(older, samples.FIRST + timedelta(hours=HOURS + 2), beyond_data=True)
     retrained = published(older, plan, gated=False)
     assert retrained["artefacts"]["ranker"] != fresh["artefacts"]["ranker"]
+
+
+def test_a_late_daily_run_takes_the_t_of_the_update_before_it(learned):
+    settings, first, update = learned
+    as_of = datetime.fromisoformat(first["as_of"])
+    assert as_of < datetime.fromisoformat(update["as_of"])
+
+    def planned(late: timedelta) -> dict[str, Any]:
+        return publications.candidate(settings, plan_recommend(settings, as_of, late=late)["candidate"])
+
+    found = planned(timedelta(days=1))
+    assert (found["as_of"], found["lists"]["as_of"], found["full"]) == (update["as_of"], update["as_of"], False)
+    past = planned(timedelta(0))
+    assert (past["as_of"], past["full"]) == (first["as_of"], True), "as in a backfill, which goes back"
+
+
+def test_on_what_was_made_without_a_ranker_nothing_builds(learned):
+    """As where a publication of before there were any was rebuilt."""
+    settings, first, _ = learned
+    kept = {kind: name for kind, name in first["artefacts"].items() if kind in ("text_mean", "item_factors")}
+    with lake.connect(settings) as connection:
+        why = _why_full(settings, connection, {**first, "artefacts": kept}, first["lake_snapshot"])
+        assert why == f"publication {first['id']} was made without ranker, sources"
+        assert _why_full(settings, connection, first, first["lake_snapshot"]) is None
+
+
+def test_a_window_in_which_nobody_took_anything_new_is_passed_over(tmp_path):
+    """And a user who had everything is listed nothing."""
+    settings = Settings(home=tmp_path / "home", ranker=RANKER.model_copy(update={"linear_share": None}))
+    rows = samples.events(900, users=USERS, items=ITEMS, hours=HOURS - 3)
+    one = {**rows[0], "user_id": "u0", "item_id": "i0"}
+    # For three hours u0 alone does something, and again with what u0 had.
+    quiet = [
+        {**one, "event_id": f"again{hour}", "event_ts": (samples.FIRST + timedelta(hours=hour, minutes=5)).isoformat()}
+        for hour in range(HOURS - 3, HOURS)
+    ]
+    had = [{**rows[0], "event_id": f"all{n}", "user_id": "all", "item_id": f"i{n}"} for n in range(ITEMS)]
+    landed(settings, tmp_path, [one | {"event_id": "had"}, *rows, *had, *quiet])
+    cleaned(settings)
+    state = published(settings, plan_recommend(settings))
+    described = artefacts.describe(settings, state["artefacts"]["ranker"])
+    assert described["model"] != "blend"
+    assert described["trial"]["users"] > 0
+    assert lists(settings, state)["all"]["items"] == []
 
 
 def test_with_too_few_users_the_lists_keep_the_blend_and_say_so(learned, tmp_path):

@@ -275,13 +275,16 @@ def test_maintenance_waits_for_the_writer(settings):
     assert len(ids(settings)) == 2
 
 
-def test_what_killed_writers_left_goes_and_landing_is_left_alone(settings):
+def test_what_killed_writers_left_goes_and_what_was_delivered_is_left_alone(settings, tmp_path):
     encoder_id = publications.serving(settings)["encoder_id"]
     left = [
         settings.publications / ".serving.json.1.tmp",
         settings.artefacts / ".text_mean-1.1.tmp" / "tensors.safetensors",
         settings.vectors / encoder_id / "user_vectors.lance" / "data" / ".tmp123",
         settings.cache / "landed_rows" / "events" / "0000.parquet",
+        settings.landing / "_incoming-1" / "0" / "events.parquet",
+        settings.work / "copies" / "1" / "events.parquet",
+        settings.work / "duckdb_temporary" / "duckdb_temp_storage-1.tmp",
     ]
     delivered = settings.landing / "events" / "dt=2024-03-01" / "hr=06" / ".part.tmp"
     for file in (*left, delivered):
@@ -289,7 +292,10 @@ def test_what_killed_writers_left_goes_and_landing_is_left_alone(settings):
         file.write_bytes(b"x")
     day = Settings(home=settings.home)
     assert maintain(day)["orphans"] == [], "a writer may still be at it"
-    assert len(maintain(settings)["orphans"]) == 4
+    backup(day, tmp_path / "home.tar")
+    with tarfile.open(tmp_path / "home.tar") as archive:
+        assert not [name for name in archive.getnames() if "_incoming" in name or name.endswith(".tmp")]
+    assert len(maintain(settings)["orphans"]) == 7
     assert not any(file.exists() for file in left)
     assert delivered.exists()
 

@@ -68,6 +68,19 @@ def test_rollback_pins_until_unpinned(settings):
     assert publications.serving_id(settings) == first["id"]
 
 
+def test_where_nothing_is_pinned_there_is_nothing_to_unpin(settings):
+    publications.unpin(settings)
+    assert publications.changes(settings) == []
+    publications.serve(settings, manifest(settings)["id"], "published", pin=False)
+    assert publications.served_before(settings) is None
+    # A home in which an earlier Tidemark recorded that nothing was unpinned.
+    pointer = settings.publications / "serving.json"
+    content = json.loads(pointer.read_text())
+    nothing = {"at": "2020-01-01T00:00:00+00:00", "from": None, "to": None, "why": "unpinned"}
+    pointer.write_text(json.dumps({**content, "changes": [nothing, *content["changes"]]}))
+    assert publications.served_before(settings) is None
+
+
 def test_rollback_needs_somewhere_to_go(settings):
     publications.serve(settings, manifest(settings)["id"], "published", pin=False)
     with pytest.raises(BadInput, match="nothing to roll back to"):

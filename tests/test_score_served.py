@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from include.errors import GateFailed
-from include.settings import Gates, Settings
-from include.steps.check_served import check_served
+from include.settings import Gates, Settings, Surface
+from include.steps.check_served import check_served, judge_served
 from include.steps.clean import build, prepare
 from include.steps.doctor import doctor
 from include.steps.gate_lake import gate_lake
@@ -162,6 +162,34 @@ def test_a_day_scored_again_takes_the_place_of_its_rows(shop) -> None:
     assert history(settings) == before
 
 
+def test_lists_that_are_shorter_are_held_against_as_many_popular_items(shop) -> None:
+    settings, past, good = shop
+    short = settings.model_copy(update={"surfaces": (Surface(name="home", length=3),)})
+    score_served(short, again=1)
+    rows = {row["method"]: row for row in history(short) if row["user_group"] == "all"}
+    had = owned(past)
+    targets = {user: {row["item_id"] for row in good if row["user_id"] == user} - had[user] for user in had}
+    for name, half_life in (("popularity_7d", 7.0), ("popularity_1d", 1.0)):
+        tops = {user: [item for item in popular(past, GOOD, half_life) if item not in had[user]][:3] for user in had}
+        hits = sum(len(targets[user].intersection(tops[user])) for user in had)
+        assert rows[name]["recall"] == pytest.approx(hits / 2 / USERS), name
+    assert rows["tidemark"]["recall"] == 0.5, "of what was taken from ranks 1 and 4"
+    score_served(settings, again=1)
+
+
+def test_what_came_from_a_list_is_counted_where_the_day_cannot_be_scored(shop, monkeypatch) -> None:
+    settings, _, good = shop
+    written: list[dict[str, pa.Table]] = []
+    monkeypatch.setattr(list_quality, "write", lambda _, tables: written.append(tables))
+    elsewhere = settings.model_copy(update={"surfaces": (Surface(name="elsewhere"),)})
+    assert GOOD.date().isoformat() in score_served(elsewhere, again=1)["skipped"]
+    (tables,) = written
+    assert tables[list_quality.QUALITY].num_rows == 0
+    clicks = tables[list_quality.CLICKS].to_pylist()
+    assert {row["day"] for row in clicks} == {GOOD.date()}, "on the other days nothing came from a list"
+    assert sum(row["interactions"] for row in clicks) == len(good)
+
+
 def test_the_check_is_red_when_lists_are_no_better_and_only_then(shop, tmp_path) -> None:
     settings, past, good = shop
     alarmed = settings.model_copy(update={"gates": ANY_DAY})
@@ -231,3 +259,32 @@ def test_dbt_tests_the_history(shop) -> None:
         list_quality.write(settings, {list_quality.QUALITY: both, list_quality.CLICKS: clicks})
     nodes = build(settings, "--select", "source:quality")
     assert [node["status"] for node in nodes if node["name"].startswith("source_key_quality_list_quality")] == ["warn"]
+
+
+def test_a_surface_is_judged_by_its_own_days(shop) -> None:
+    """A day on which another surface alone was scored is none of them."""
+    settings, *_ = shop
+    days = [BAD.date() + timedelta(days=n) for n in range(1, 5)]
+    rows = [
+        {
+            "day": day,
+            "surface": surface,
+            "method": method,
+            "user_group": "all",
+            "publication": "p",
+            "pairs": 5,
+            "ndcg": ndcg,
+        }
+        for surface, of in (("busy", days), ("quiet", [*days[:2], days[3]]))
+        for day in of
+        for method, ndcg in (("tidemark", 0.1), ("popularity_7d", 0.2), ("popularity_1d", 0.1))
+    ]
+    empty = {name: schema.empty_table() for name, schema in list_quality.SCHEMAS.items()}
+    with writing(settings):
+        made = pa.Table.from_pylist(rows, schema=list_quality.SCHEMAS[list_quality.QUALITY])
+        list_quality.write(settings, empty | {list_quality.QUALITY: made})
+    found = judge_served(settings.model_copy(update={"gates": Gates(served_days=3, min_served_pairs=15)}))
+    assert {name: (found[name]["days"], found[name]["failed"]) for name in ("busy", "quiet")} == {
+        "busy": (3, True),
+        "quiet": (3, True),
+    }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import BadInput
-from include.settings import REPOSITORY, Settings, load
+from include.settings import REPOSITORY, Encoder, Settings, load
 from include.stores import postgres
 
 CLUSTER = {
@@ -35,6 +35,12 @@ def test_a_home_on_an_object_store_names_its_parts_as_a_folder_does(cluster: pyt
     assert load().work != settings.work
 
 
+def test_a_result_does_not_depend_on_what_machine_makes_it(tmp_path: Path) -> None:
+    usual = Settings(home=tmp_path)
+    assert Settings(home=tmp_path, encoder=Encoder(threads=1, tokens_per_batch=100)).hash == usual.hash
+    assert Settings(home=tmp_path, encoder=Encoder(pooling="cls")).hash != usual.hash
+
+
 def test_a_folder_keeps_its_scratch_inside(tmp_path: Path) -> None:
     assert Settings(home=tmp_path).work == tmp_path / "cache"
     assert Settings(home=tmp_path, work=tmp_path / "w").work == tmp_path / "w"
@@ -61,6 +67,7 @@ def test_both_forms_of_a_catalogue_are_read(text: str, tmp_path: Path) -> None:
         ("OBJECT_STORE__SECRET", None, "TIDEMARK_HOME: .*OBJECT_STORE__KEY_ID"),
         ("OBJECT_STORE__ENDPOINT", "objectstore:8333", "TIDEMARK_OBJECT_STORE__ENDPOINT"),
         ("LAKE_CATALOGUE", None, "TIDEMARK_LAKE_CATALOGUE: .*Postgres"),
+        ("EARLIEST_EVENT", "2020-02-30", "TIDEMARK_EARLIEST_EVENT: .*day is out of range"),
         ("LAKE_CATALOGUE", "mysql://secret-one@db", "TIDEMARK_LAKE_CATALOGUE: .*postgresql://"),
     ],
 )

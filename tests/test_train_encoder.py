@@ -189,6 +189,19 @@ def test_it_stops_when_the_later_window_does_not_improve_when_the_time_is_over_a
     assert last.progress.step == last.steps_an_epoch
 
 
+def test_a_training_that_runs_away_ends_and_what_was_best_before_it_is_kept():
+    done = trainer(lesson(9, hidden=True), Pace(**{**PACE.__dict__, "learning_rate": 1e30}))
+    tensors = done.run()
+    curve, best = done.progress.curve, done.progress.best
+    assert "no longer a number" in done.progress.ended
+    assert (curve[-1]["loss"], best < len(curve) - 1) == (None, True), (
+        "vectors that are no numbers are the best of none"
+    )
+    assert curve[-1]["ndcg"] < curve[best]["ndcg"]
+    assert all(np.isfinite(tensor).all() for tensor in tensors.values())
+    json.dumps(curve, allow_nan=False)
+
+
 def test_what_is_applied_is_what_was_trained():
     of = lesson(8, hidden=True)
     done = trainer(of)

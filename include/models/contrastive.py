@@ -385,7 +385,8 @@ class Trainer:
         found = self.evaluate()
         own.seconds = time.monotonic() - clock
         trained = float(np.mean(losses)) if losses else None
-        own.curve.append({"step": own.step, "seconds": own.seconds, "train_loss": trained, **found})
+        look = {"step": own.step, "seconds": own.seconds, "train_loss": trained, **found}
+        own.curve.append({name: value if value is None or np.isfinite(value) else None for name, value in look.items()})
         if found["ndcg"] > self._ndcg(own.best) or len(own.curve) == 1:
             own.best = len(own.curve) - 1
             self._best = {name: each.detach().clone() for name, each in self._named.items()}
@@ -396,7 +397,9 @@ class Trainer:
             self._ndcg(own.best), own.curve[own.best]["step"], NDCG_AT, found["ndcg_10"],
             f"{own.seconds:.0f} s so far" + (f", at most {left:.0f} s to go" if own.step else ""),
         )  # fmt: skip
-        if own.seconds >= self.pace.seconds:
+        if not np.isfinite(found["loss"]):
+            own.ended = "the loss is no longer a number: a lower learning rate or a higher temperature may help"
+        elif own.seconds >= self.pace.seconds:
             own.ended = f"the time budget of {self.pace.seconds:g} s is over"
         elif own.step >= most:
             own.ended = f"{self.pace.epochs} epochs are over"
@@ -430,7 +433,8 @@ class Trainer:
             bias = torch.zeros(len(wanted), device=self.way.device)
             loss = info_nce(queries, candidates, correct, mask, bias, self.pace.temperature)
             scores = (queries @ candidates.T).masked_fill(~mask, -torch.inf)
-            rank = (scores > scores.gather(1, correct[:, None])).sum(dim=1).cpu().numpy()
+            # So counted, what is not a number is above the target, not below it.
+            rank = (~(scores <= scores.gather(1, correct[:, None]))).sum(dim=1).cpu().numpy()
         gain = 1.0 / np.log2(rank + 2.0)
         found = {"loss": loss.double().cpu().numpy(), "ndcg": gain, "ndcg_10": np.where(rank < NDCG_AT, gain, 0.0)}
         _, person = np.unique(pairs.user, return_inverse=True)

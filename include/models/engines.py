@@ -103,6 +103,9 @@ class Transformers(Engine):
     @staticmethod
     def files(folder: Path) -> list[Path]:
         names = ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"]
+        if not (folder / "tokenizer.json").exists():  # then the tokenizer is made of these
+            names += ["added_tokens.json", "merges.txt", "vocab.json"]
+            names += sorted(file.name for file in folder.glob("*.model"))
         small = [folder / name for name in names if (folder / name).exists()]
         return [*small, *sorted(folder.glob("*.safetensors"))]
 

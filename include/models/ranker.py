@@ -4,7 +4,7 @@ Models of three kinds see the same features: a regularised logistic regression, 
 objective (C. Burges, "From RankNet to LambdaRank to LambdaMART", MSR-TR-2010-82), which compare the candidates of one user, and
 trees for the odds that a candidate is taken, which learn from all users alike (LightGBM both). An item's score is a weighted mean
 of all, each standardised over the user's candidates; where trees are grown, the linear model chooses which of a pool they order.
-Labels come from windows before T, each with the features of its own start.
+Labels come from windows before T, each with the trends and histories of its own start; what items are is as of T.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ was right. It reads through `include.stores.behaviour`, as all of the product do
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -113,8 +113,10 @@ def plan_backtest(
     chosen = [name for name in METHODS if name in methods] or [
         name for name in METHODS if policy.show_seen or name != REPEATS
     ]
+    if chosen == [REPEATS] and not policy.show_seen:
+        raise BadInput(f"the surface {surface} shows nothing that a user had already, so {REPEATS} has nothing to list")
     moments = [(end - span * number).isoformat() for number in range(cuts, 0, -1)]
-    if {PRODUCT, VECTORS} & set(chosen):
+    if {PRODUCT, VECTORS, peers.TEXT} & set(chosen):
         refuse_foreknowledge(settings.encoder, moments)
     return {
         "lake_snapshot": snapshot,
@@ -194,7 +196,7 @@ def backtest_cut(settings: Settings, plan: Plan, cut: str, progress: Progress = 
     known = known_at(settings, plan, datetime.fromisoformat(cut))
     window = window_after(settings, plan, known)
     lists, facts, ranking = recommend_as_of(settings, plan, cut, window.users, progress)
-    pairs, of_lists = judge(plan, known, window, lists)
+    pairs, of_lists = judge(plan, known, window, lists, refused=facts["refused"])
     facts = {"cut": cut, **window.counts, **facts, **of_lists}
     tables = {"recommendations": lists, "pairs": pairs}
     if plan["freshness"]:
@@ -405,8 +407,10 @@ def _lists(plan: Plan, known: Known, users: list[str], scores: peers.Scores, chu
     )
 
 
-def judge(plan: Plan, known: Known, window: Window, lists: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
-    """Metrics of each pair and method, and coverage and novelty of each method's lists."""
+def judge(
+    plan: Plan, known: Known, window: Window, lists: pa.Table, *, refused: Collection[str] = ()
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Metrics of each pair and method, and coverage and novelty of each method's lists, but for those that were refused."""
     row = {user: number for number, user in enumerate(window.users)}
     column = {item: number for number, item in enumerate(known.items)}
     cold = csr_array(window.targets.multiply((known.counts < COLD)[None, :]))
@@ -415,10 +419,10 @@ def judge(plan: Plan, known: Known, window: Window, lists: pa.Table) -> tuple[pa
     eligible = int(known.available.sum())
     facts: dict[str, Any] = {"eligible_items": eligible, "coverage": {}, "novelty": {}}
     tables = []
-    for method in plan["methods"]:
-        own = lists.filter(pc.equal(lists["method"], method))
-        if own.num_rows == 0:
+    for method in plan["methods"] if window.users else ():
+        if method in refused:
             continue
+        own = lists.filter(pc.equal(lists["method"], method))
         listed = np.full((len(row), plan["k"]), -1, dtype=np.int64)
         users = [row[user] for user in own["user_id"].to_pylist()]
         listed[users, own["rank"].to_numpy() - 1] = [column[item] for item in own["item_id"].to_pylist()]

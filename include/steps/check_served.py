@@ -70,11 +70,11 @@ def quality_lines(found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
             "no day is scored yet: that takes a publication and, behind its T, a whole UTC day of gated events; "
             "then `recommend_daily` or `python -m include quality --score`"
         )
-        return
-    yield (
-        f"{'day':<10}  {'surface':<10}  {'users by history':<16}  {'method':<13}  {'pairs':>7}  {'NDCG@10':>7}  {'hit rate':>8}  "
-        f"{'recall':>6}  lists : method (95 %)"
-    )
+    else:
+        yield (
+            f"{'day':<10}  {'surface':<10}  {'users by history':<16}  {'method':<13}  {'pairs':>7}  {'NDCG':>7}  {'hit rate':>8}  "
+            f"{'recall':>6}  lists : method (95 %)"
+        )
     for row in found[list_quality.QUALITY]:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.3f} ({row['low']:.3f} - {row['high']:.3f})"
         yield (

@@ -167,5 +167,5 @@ def recommended(found: dict[str, dict[str, Any]]) -> str:
     Args:
         found: by id, `to_best` (`high` is None where the best had no hit at all) and `texts_per_second`.
     """
-    fine = [name for name, facts in found.items() if (facts["to_best"]["high"] or 1.0) >= 1.0]
+    fine = [name for name, facts in found.items() if (high := facts["to_best"]["high"]) is None or high >= 1.0]
     return max(fine, key=lambda name: float(found[name]["texts_per_second"]))

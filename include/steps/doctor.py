@@ -119,7 +119,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
 def _freshness(settings: Settings, surface: str, record: dict[str, Any] | None) -> str:
     """What the newest backtest with freshness found of a surface, in words."""
     if record is None:
-        command = f"python -m include backtest --every 7d --cuts 4 --surface {surface} --freshness --out DIR"
+        command = f"python -m include backtest --every 14d --cuts 2 --surface {surface} --freshness --out DIR"
         return f"which cadence the data reward is not measured yet: run `{command}`"
     backtest, curves = record["backtest"], record["freshness"]["curves"]
     whose = "" if backtest["settings_hash"] == settings.hash else " with other settings"
@@ -142,9 +142,13 @@ def _trends_advice(surface: Surface, record: dict[str, Any] | None) -> list[str]
     if curve.get("against") != "daily" or curve["rewarded"] is None:
         return []
     ratio = curve["cadences"]["hourly"]["ratio"]
-    hourly_pays = ratio["low"] > 1.0
+    if ratio["low"] is None:
+        hourly_pays, worth = curve["rewarded"] == "hourly", "had hits, and daily ones had none"
+    else:
+        hourly_pays = ratio["low"] > 1.0
+        worth = f"were worth {ratio['ratio']:.3f} times ({ratio['low']:.3f} to {ratio['high']:.3f}) daily ones"
     if surface.trends == "daily" and hourly_pays:
-        found = f"hourly trends were worth {ratio['ratio']:.3f} times ({ratio['low']:.3f} to {ratio['high']:.3f}) daily ones"
+        found = f"hourly trends {worth}"
         return [f"surface {surface.name}: {found}: set `trends` to `hourly` in TIDEMARK_SURFACES"]
     if surface.trends == "hourly" and not hourly_pays:
         found = "hourly trends were not shown to be worth more than daily ones"

@@ -36,7 +36,9 @@ def measured(encoder: Encoder, texts: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "include.steps.encoder_cost"]
     done = subprocess.run(command, input=request, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     if done.returncode != 0:
-        raise TidemarkError(f"encoder {encoder.source} could not be measured: {done.stderr.strip().splitlines()[-1:]}")
+        raise TidemarkError(
+            f"encoder {encoder.source} could not be measured: {(done.stderr.strip() or f'exit {done.returncode}').splitlines()[-1]}"
+        )
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 

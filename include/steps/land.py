@@ -74,7 +74,7 @@ def land(
     earliest = datetime.fromisoformat(settings.earliest_event).replace(tzinfo=UTC)
     # Beside its place, so that a rename takes it there; what goes to an object store is prepared on this machine.
     beside = settings.work if stored.is_remote(settings.landing) else settings.landing
-    aside = beside / f"_incoming-{uuid.uuid4().hex}"
+    aside = beside / f"{landing.INCOMING}{uuid.uuid4().hex}"
     try:
         aside.mkdir(parents=True)
         with (

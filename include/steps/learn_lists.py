@@ -134,7 +134,7 @@ def window_days(settings: Settings, past: Past) -> float:
 
 
 def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
-    """Windows before T, the newest first, each with the features of its own start."""
+    """Windows before T in which some candidate was taken, the newest first, each with the trends and histories of its own start."""
     length, found, users = window_days(settings, past), [], 0
     random = np.random.default_rng(settings.seed)
     total = len(past.histories.item)
@@ -150,7 +150,7 @@ def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
             related = back + RELATED_WINDOWS - 1
             relations = _relate(settings, past, window_start(past.day, length, related, several_hours=several_hours))
         example = _example(settings, past, before, relations, start, length, random, repeats=repeats)
-        if example is not None:
+        if example is not None and example.users:
             found.append(example)
             users += example.users
         log.info("window %d from %s: %d users so far", back, EPOCH + timedelta(days=start), users)

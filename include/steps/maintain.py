@@ -10,7 +10,7 @@ from include.settings import Settings
 from include.steps.gate_lake import gate_lake
 from include.steps.prune import Plan, expiring, grace, let_go, oldest_that_may_go, plan_pruning
 from include.stores import batches, lake, maintenance, publications, vectors
-from include.stores.files import write_json
+from include.stores.files import size, write_json
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
     write_json(settings.reports / "maintenance" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}.json", summary)
     if over:
         raise TidemarkError(
-            f"the home has {maintenance.size(settings.home) / 1e9:.3f} GB, more than its disk budget of "
+            f"the home has {size(settings.home) / 1e9:.3f} GB, more than its disk budget of "
             f"{settings.retention.disk_budget_gb:g} GB, and no publication may go: see docs/runbooks/disk_full.md"
         )
     if merged:
@@ -79,7 +79,7 @@ def _lake_is_gated(settings: Settings) -> bool:
 
 def _sizes(settings: Settings) -> dict[str, int]:
     folders = (settings.landing, settings.lake, settings.vectors, settings.artefacts, settings.publications)
-    return {folder.name: maintenance.size(folder) for folder in (*folders, settings.cache, settings.reports)}
+    return {folder.name: size(folder) for folder in (*folders, settings.cache, settings.reports)}
 
 
 def _remove_orphans(settings: Settings) -> list[str]:
@@ -96,7 +96,7 @@ def _shown(settings: Settings, path: Path) -> str:
 
 def _over_budget(settings: Settings) -> bool:
     budget = settings.retention.disk_budget_gb
-    return budget is not None and maintenance.size(settings.home) > budget * 1e9
+    return budget is not None and size(settings.home) > budget * 1e9
 
 
 def _hold_budget(settings: Settings) -> list[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from include.stores import artefacts, behaviour, lake, publications, vectors
 log = logging.getLogger(__name__)
 
 TEXT_MEAN, ITEM_FACTORS, SOURCES = "text_mean", "item_factors", "sources"
+NOT_LATE = timedelta(0)
 
 
 def hourly_trends(settings: Settings) -> bool:
@@ -74,19 +75,26 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
         return _plan(settings, connection, "update", as_of, snapshot, base, why, relist=_relist(settings))
 
 
-def plan_recommend(settings: Settings, as_of: datetime | None = None, *, beyond_data: bool = False) -> dict[str, Any]:
+def plan_recommend(
+    settings: Settings, as_of: datetime | None = None, *, beyond_data: bool = False, late: timedelta = NOT_LATE
+) -> dict[str, Any]:
     """Plan fresh lists for everyone as of T, with totals (popularity, catalogue) as of T.
 
     Args:
         settings: all settings.
         as_of: T; by default the end of the last gated arrival hour of events.
         beyond_data: let T exceed the default T; otherwise the earlier of the two is taken.
+        late: by so much a run may come behind updates of a later T, whose T it then takes; behind more it goes back, computes
+            everything anew, and does not serve.
     """
     snapshot = gated(settings)
     base = _base(settings)
     with lake.connect(settings) as connection:
         newest = behaviour.default_as_of(connection, snapshot)
         chosen = newest if as_of is None else as_of if beyond_data else min(as_of, newest)
+        if base is not None and chosen < _moment(base["as_of"]) <= min(chosen + late, newest):
+            log.info("publication %s is there already: lists are as of its T, %s", base["id"], base["as_of"])
+            chosen = _moment(base["as_of"])
         why = _why_full(settings, connection, base, snapshot)
         if base and why is None and chosen < _moment(base["as_of"]):
             why = f"{chosen.isoformat()} precedes the newest publication ({base['as_of']})"
@@ -275,6 +283,8 @@ def _why_full(
         return "there is no publication to build on"
     if base["settings_hash"] != settings.hash:
         return f"the settings changed since publication {base['id']}"
+    if lacking := set(_kinds(settings, None)) - base["artefacts"].keys():
+        return f"publication {base['id']} was made without {', '.join(sorted(lacking))}"
     if not behaviour.has_changes(connection, base["lake_snapshot"], snapshot):
         return f"a lake snapshot since {base['lake_snapshot']}, last consumed by publication {base['id']}, has expired"
     return None

@@ -14,7 +14,7 @@ from include.models.freshness import CADENCES, curve
 from include.models.peers import PEERS
 from include.settings import Settings
 from include.steps.backtest import EASE, LISTS, PRODUCT, VECTORS, Plan, out_folder
-from include.steps.freshness import CURVES, FRESHNESS
+from include.steps.freshness import CURVES, FRESHNESS, POPULARITY, TRENDS
 from include.steps.judging import GROUPS, in_group
 from include.steps.plan import code_version
 from include.steps.plots import bars, lines
@@ -30,7 +30,7 @@ RESULT = pa.schema([("cut", pa.timestamp("us", tz="UTC")), *LISTS])
 
 
 def report_backtest(settings: Settings, plan: Plan) -> dict[str, Any]:
-    """Write `recommendations.parquet`, `metrics.json` and `report.html` of a backtest whose cuts are all done.
+    """Write `recommendations.parquet`, `metrics.json` and `report.html` of a backtest whose cuts are all done; as often as need be.
 
     Returns:
         `out` (the folder), `best_peer`, `ratio` of the product to it, and `ndcg` by method; `metrics.json` has the rest.
@@ -51,11 +51,14 @@ def report_backtest(settings: Settings, plan: Plan) -> dict[str, Any]:
     pairs = {cut: backtests.read_table(out, cut, "pairs") for cut in cuts}
     found = _metrics(settings, plan, cuts, pairs, refused)
     if plan[FRESHNESS]:
-        rows = pa.concat_tables(backtests.read_table(out, cut, FRESHNESS) for cut in cuts)
+        rows = {cut: backtests.read_table(out, cut, FRESHNESS) for cut in cuts}
         found[FRESHNESS] = _freshness(plan, {cut: facts[FRESHNESS] for cut, facts in cuts.items()}, rows)
         record = {"backtest": found["backtest"], FRESHNESS: found[FRESHNESS], "out": str(out)}
-        backtests.write_freshness(settings, plan["surface"], record)
+        kept = backtests.read_freshness(settings, plan["surface"])
+        if kept is None or _as_of(kept) <= _as_of(record):
+            backtests.write_freshness(settings, plan["surface"], record)
     backtests.write_results(out, _recommendations(out, plan), found, _page(found))
+    backtests.keep_cuts(out, plan["cuts"])
     ndcg = {name: round(method["ndcg"], 6) for name, method in ranked(found)}
     return {"out": str(out), "best_peer": found["best_peer"], "ratio": found["ratio"], "ndcg": ndcg}
 
@@ -136,9 +139,23 @@ def _metrics(
     }  # fmt: skip
 
 
-def _freshness(plan: Plan, cuts: dict[str, dict[str, Any]], rows: pa.Table) -> dict[str, Any]:
-    """What each cadence is worth, by curve; a cadence that no cut could measure is left out with the reason."""
-    curves = {}
+def _as_of(record: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(record["backtest"]["as_of"])
+
+
+def _freshness(plan: Plan, cuts: dict[str, dict[str, Any]], tables: dict[str, pa.Table]) -> dict[str, Any]:
+    """What each cadence is worth, by curve, all over the same cuts; what could not be measured is left out with the reason."""
+    curves: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    with_ranker = [cut for cut, table in tables.items() if TRENDS in table["curve"].to_pylist()]
+    without = [cut for cut, table in tables.items() if table.num_rows and cut not in with_ranker]
+    if with_ranker and without:
+        left_out |= dict.fromkeys(without, "its lists keep the blend, which has no trends")
+        cuts, tables = ({cut: each[cut] for cut in with_ranker} for each in (cuts, tables))
+    elif without:
+        why = "lists of all cuts keep the blend" if PRODUCT in plan["methods"] else f"{PRODUCT} is none of the methods"
+        left_out |= {name: why for name in CURVES if name != POPULARITY}
+    rows = pa.concat_tables(tables.values())
     named, cadence = (np.array(rows[name].to_pylist(), dtype=object) for name in ("curve", "cadence"))
     users = np.array(rows["user_id"].to_pylist(), dtype=object)
     ndcg = rows["ndcg"].to_numpy()
@@ -154,7 +171,8 @@ def _freshness(plan: Plan, cuts: dict[str, dict[str, Any]], rows: pa.Table) -> d
         "users": len(set(users)),
         "curves": curves,
         "half_life_days": {cut: facts["half_life_days"] for cut, facts in cuts.items()},
-        "left_out": {
+        "left_out": left_out
+        | {
             each: f"no refresh of it falls inside a window of {plan['every']}, where it is the same as never"
             for each in CADENCES
             if measured and each not in measured

@@ -20,6 +20,8 @@ from include.stores.lock import writing
 log = logging.getLogger(__name__)
 
 K = 10
+"""Items of a list that are scored, or as many as lists of the surface have."""
+
 DAY = timedelta(days=1)
 DAYS_BACK = 7
 """A day that is not scored a week after it ended is left alone: its publication goes with retention."""
@@ -50,17 +52,17 @@ def score_served(settings: Settings, again: int = 0) -> dict[str, Any]:
     clicks: list[tuple[Any, ...]] = []
     skipped: dict[str, str] = {}
     for start in starts:
+        with lake.connect(settings) as connection:
+            named = behaviour.shown_items(connection, snapshot, start, start + DAY)
         try:
-            found = _score_day(settings, snapshot, start)
+            rows += _score_day(settings, snapshot, start)
         except CannotScore as reason:
             log.info("%s is not scored: %s", start.date(), reason)
             skipped[start.date().isoformat()] = str(reason)
-            continue
-        rows += found
-        with lake.connect(settings) as connection:
-            named = behaviour.shown_items(connection, snapshot, start, start + DAY)
+            if all(publication is None for publication, *_ in named):
+                continue
         clicks += [(start.date(), *row) for row in named]
-    if rows:
+    if rows or clicks:
         schemas = list_quality.SCHEMAS
         columns = list(zip(*clicks, strict=True)) or [()] * 4
         tables = {
@@ -135,12 +137,13 @@ def _had(connection: Any, snapshot: int, start: datetime, known: Known, users: l
 def _score(
     settings: Settings, entry: publications.Manifest, surface: Surface, day: date, known: Known, then: Window
 ) -> list[dict[str, Any]]:
+    k = min(K, surface.length)
     rows = known.rows(then.users)
     excluded = None if surface.show_seen else known.had
-    listed = {PRODUCT: _served(settings, entry, surface, known, then.users)}
+    listed = {PRODUCT: _served(settings, entry, surface, known, then.users, k)}
     for name, half_life in POPULARITIES.items():
         scores = peers.popularity(known.history, half_life_days=half_life)
-        listed[name], _ = peers.recommend(scores, rows, excluded, known.available, K, settings.users_per_chunk)
+        listed[name], _ = peers.recommend(scores, rows, excluded, known.available, k, settings.users_per_chunk)
     values = {name: metrics_of(then.targets, lists) for name, lists in listed.items()}
     lengths = known.lengths[rows]
     groups = {EVERYONE: np.ones(len(rows), dtype=bool), **{group: in_group(lengths, group) for group in GROUPS}}
@@ -165,17 +168,17 @@ def _score(
 
 
 def _served(
-    settings: Settings, entry: publications.Manifest, surface: Surface, known: Known, users: list[str]
+    settings: Settings, entry: publications.Manifest, surface: Surface, known: Known, users: list[str], k: int
 ) -> NDArray[np.int64]:
-    """(n, K) positions of the items that some users were listed, -1 for none."""
+    """(n, k) positions of the items that some users were listed, -1 for none."""
     name = VectorTable.recommendations(surface.name)
     lists = vectors.read(
         settings, entry["encoder_id"], name, entry["tables"][name]["version"], columns=["user_id", "items"], keys=users
     )
     row = {user: number for number, user in enumerate(users)}
     column = {item: number for number, item in enumerate(known.items)}
-    found = np.full((len(users), K), -1, dtype=np.int64)
+    found = np.full((len(users), k), -1, dtype=np.int64)
     for user, items in zip(lists["user_id"].to_pylist(), lists["items"].to_pylist(), strict=True):
-        listed = [column.get(item, -1) for item in items[:K]]
+        listed = [column.get(item, -1) for item in items[:k]]
         found[row[user], : len(listed)] = listed
     return found

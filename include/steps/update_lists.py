@@ -270,9 +270,10 @@ def _rank(
             also=partial(_filling, best_of, rows),
         )
         positions[rows] = items
-        scores[rows] = np.where(chosen >= 0, total[chosen], 0.0)
+        # Where a list has no more, -1 takes the zero behind the last candidate.
+        scores[rows] = np.append(total, 0.0)[chosen]
         for name in GROUPS:
-            parts[name][rows] = np.where(chosen >= 0, added[name][chosen], 0.0)
+            parts[name][rows] = np.append(added[name], 0.0)[chosen]
 
 
 def _filling(best_of: BestOf, rows: NDArray[np.int64], few: NDArray[np.int64]) -> Filling:

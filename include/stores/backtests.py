@@ -47,7 +47,7 @@ def _cut(out: Path, cut: str) -> Path:
 
 
 def write_cut(out: Path, cut: str, facts: dict[str, Any], tables: dict[str, pa.Table]) -> None:
-    """Keep what one cut found until the results are made."""
+    """Keep what one cut found, of which the results are made."""
     for name, table in tables.items():
         files.write_table(_cut(out, cut) / f"{name}.arrow", table)
     files.write_json(_cut(out, cut) / "facts.json", facts)
@@ -64,13 +64,20 @@ def read_table(out: Path, cut: str, name: str) -> pa.Table:
 
 
 def write_results(out: Path, recommendations: pa.Table, metrics: dict[str, Any], page: str) -> None:
-    """Write the results, each file whole, and drop what the cuts had left for them. Equal rows give equal bytes."""
+    """Write the results, each file whole. Equal rows give equal bytes."""
     content = pa.BufferOutputStream()
     pq.write_table(recommendations, content, compression="zstd", row_group_size=65536)
     files.write(out / "recommendations.parquet", content.getvalue())
     files.write_json(out / "metrics.json", metrics)
     files.write(out / "report.html", page.encode("utf-8"))
-    files.remove_folder(out / "cuts")
+
+
+def keep_cuts(out: Path, cuts: list[str]) -> None:
+    """Drop what a folder holds of other cuts, from a backtest before. What these cuts found stays, to make the results again."""
+    kept = {_cut(out, cut) for cut in cuts}
+    for found in (out / "cuts").iterdir():
+        if found not in kept:
+            files.remove_folder(found)
 
 
 def _freshness(settings: Settings, surface: str) -> Path:

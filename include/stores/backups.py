@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from include.errors import BadInput
 from include.settings import Settings
-from include.stores import lake
+from include.stores import lake, landing
 from include.stores.files import write_json
 from include.stores.maintenance import delete
 
@@ -43,7 +43,8 @@ def _kept(settings: Settings) -> Iterator[Path]:
     catalogue, candidates = str(lake.catalogue_file(settings)), settings.publications / "candidates"
     for file in found:
         unfinished = any(
-            part.startswith(".") or part.endswith(".tmp") for part in file.relative_to(settings.home).parts
+            part.startswith((".", landing.INCOMING)) or part.endswith(".tmp")
+            for part in file.relative_to(settings.home).parts
         )
         copied = str(file).startswith(catalogue) or file.is_relative_to(candidates)
         if file.is_file() and not unfinished and not copied:

@@ -133,15 +133,16 @@ def new_items(
     found = connection.execute(
         f"""
         WITH began AS (
-            SELECT item_id FROM {at(Mart.ITEMS, own[0])} GROUP BY item_id HAVING min(valid_from) >= $since
+            SELECT item_id, min(valid_from) AS first_from FROM {at(Mart.ITEMS, own[0])}
+            GROUP BY item_id HAVING first_from >= $since
         ), young AS (
-            SELECT item_id, valid_from FROM {at(Mart.ITEMS, own[0])} SEMI JOIN began USING (item_id)
+            SELECT item_id, first_from FROM {at(Mart.ITEMS, own[0])} JOIN began USING (item_id)
             WHERE {HOLDS} AND {AVAILABLE}
         ), much AS (
             SELECT item_id FROM {at(Mart.INTERACTIONS, lists[0])} SEMI JOIN young USING (item_id)
             WHERE {COUNTS.replace("$as_of", "$lists_as_of")} GROUP BY item_id HAVING count(*) >= $fewer
         )
-        SELECT item_id FROM young ANTI JOIN much USING (item_id) ORDER BY valid_from DESC, md5(item_id) LIMIT $most
+        SELECT item_id FROM young ANTI JOIN much USING (item_id) ORDER BY first_from DESC, md5(item_id) LIMIT $most
         """,
         {"as_of": naive(own[1]), "lists_as_of": naive(lists[1]), "since": naive(since), "fewer": fewer, "most": most},
     ).fetchall()

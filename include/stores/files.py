@@ -4,12 +4,12 @@ A path of the home is a `Path`, or on an object store a `UPath`, which reads, li
 differs is here: writing whole, moving into place, and working on a local copy.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def local(path: Path, work: Path) -> Iterator[Path]:
     """A file to read on this machine: itself, or a copy in the folder `work` that is gone afterwards.
 
@@ -170,8 +170,12 @@ def _by_folder(top: Path) -> dict[str, list[Entry]]:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files in a folder."""
+    """Bytes of all files in a folder; those that vanish meanwhile count nothing."""
     if is_remote(folder):
         remote: Any = folder
         return int(remote.fs.du(remote.path)) if remote.exists() else 0
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total

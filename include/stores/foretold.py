@@ -30,6 +30,8 @@ _DESCRIBED = {
     ),
 }
 _TEXT = "item_id, title, description, categories"
+_OF_ITEMS = f"{_TEXT}, arrival_hour, published_at, available_from, available_until"
+"""What of an item's description its vectors and versions follow from: `RELEVANT`, before there are versions."""
 
 
 def foretold(settings: Settings, folder: Path, touched: Path) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def _foretold(
             own = f"user_id, created_at, {segment(segment_by)} AS segment" if segment_by else "user_id, created_at"
             users |= _ids(connection, "user_id", _net(fresh, earlier, own))
             continue
-        items |= _ids(connection, "item_id", _net(fresh, earlier, columns))
+        items |= _ids(connection, "item_id", _net(fresh, earlier, _OF_ITEMS))
         texts = _ids(connection, "item_id", _net(fresh, earlier, _TEXT))
         if cleaned and texts:
             newest = connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()

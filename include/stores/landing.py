@@ -79,6 +79,10 @@ def batch_name(table: str, hour: datetime) -> str:
     return f"{table}/{hour:dt=%Y-%m-%d}/{hour:hr=%H}"
 
 
+INCOMING = "_incoming-"
+"""How the name of a folder begins in which `land` prepares files, beside their place."""
+
+
 def is_ignored(name: str) -> bool:
     """Whether a name says that the file is still being written, or is a note to itself."""
     return name.startswith(("_", ".")) or name.endswith(".tmp")

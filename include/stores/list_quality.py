@@ -59,15 +59,16 @@ def write(settings: Settings, tables: dict[str, pa.Table]) -> None:
 
 
 def read(settings: Settings, name: str, days: int) -> pa.Table:
-    """The rows of a table of its last `days` days, sorted; none where nothing was scored yet."""
+    """The rows of a table of its last `days` days, of each surface if it has any, sorted; none where nothing was scored yet."""
     schema = SCHEMAS[name]
+    of_each = "PARTITION BY surface" if "surface" in schema.names else ""
     if not there(settings):
         return schema.empty_table()
     with lake.connect(settings) as connection:
         return connection.execute(
             f"""
             SELECT {", ".join(schema.names)} FROM {name}
-            WHERE day IN (SELECT DISTINCT day FROM {name} ORDER BY day DESC LIMIT $days)
+            QUALIFY dense_rank() OVER ({of_each} ORDER BY day DESC) <= $days
             ORDER BY ALL
             """,
             {"days": days},

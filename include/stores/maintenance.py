@@ -10,21 +10,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from include.settings import Settings
-from include.stores import backtests, files, lake, training
+from include.stores import backtests, files, lake, landing, training
 
 REWRITE_DELETED = 0.5
 """Share of deleted rows from which a file of the lake is written anew without them."""
-
-
-def size(path: Path) -> int:
-    """Bytes of the files in a folder; those that vanish meanwhile count nothing."""
-    if files.is_remote(path):
-        return files.size(path)
-    total = 0
-    for file in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
 
 
 def age(path: Path) -> timedelta:
@@ -112,12 +101,16 @@ def drop_gate_records(settings: Settings, kept: list[int], older: timedelta) -> 
 
 
 def leftovers(settings: Settings, grace: timedelta) -> list[Path]:
-    """What killed writers left aside and nobody reads: unfinished files, and rows on their way into the lake.
+    """What killed writers left aside and nobody reads: unfinished files, what DuckDB spilled, and rows on their way into the lake.
 
-    `landing/` is not looked at: it belongs to those who deliver.
+    Of `landing/` only what `land` began there is looked at: the rest belongs to those who deliver.
     """
     folders = (settings.lake, settings.vectors, settings.artefacts, settings.publications, settings.text_vectors)
     found = [settings.work / "landed_rows", *backtests.scratch_folders(settings), *training.runs(settings)]
+    for pattern in ("copies/*", "duckdb_tmp/*", "duckdb_temporary/*", f"{landing.INCOMING}*"):
+        found += settings.work.glob(pattern)
+    if not files.is_remote(settings.landing):
+        found += settings.landing.glob(f"{landing.INCOMING}*")
     for folder in folders:
         found += [path for path in folder.rglob(".*") if path.name.startswith(".tmp") or path.name.endswith(".tmp")]
     return [path for path in found if path.exists() and age(path) >= grace]

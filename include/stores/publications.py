@@ -263,7 +263,7 @@ def served_at(settings: Settings, moment: datetime) -> str | None:
 def served_before(settings: Settings) -> str | None:
     """Id of the publication that served last before the one that serves now, of those that are still there."""
     now = serving_id(settings)
-    earlier = [change["to"] for change in changes(settings) if change["to"] != now]
+    earlier = [change["to"] for change in changes(settings) if change["to"] not in (now, None)]
     return next((name for name in reversed(earlier) if _manifest_file(settings, name).exists()), None)
 
 
@@ -338,8 +338,10 @@ def because(what: str, reason: str | None) -> str:
 
 
 def unpin(settings: Settings) -> None:
-    """Let the next publication serve again after a rollback."""
+    """Let the next publication serve again after a rollback; nothing to do where none holds serving where it is."""
     before = _pointer(settings)
+    if not before["pinned"]:
+        return
     change = {"at": datetime.now(UTC).isoformat(), "from": before["id"], "to": before["id"], "why": "unpinned"}
     files.write_json(
         settings.publications / "serving.json", {**before, "pinned": False, "changes": [*before["changes"], change]}
