@@ -331,7 +331,7 @@ def publications_show(
     from include.stores import publications
 
     settings = home()
-    entry = publications.manifest(settings, publication) if publication else publications.serving(settings)
+    entry = publications.named_or_serving(settings, publication)
     entry = {**entry, "serving": entry["id"] == publications.serving_id(settings)}
     if as_json:
         printed(entry)

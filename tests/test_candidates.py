@@ -67,12 +67,13 @@ def sources() -> Sources:
 
 def test_of_too_many_items_the_newest_have_text_neighbours(monkeypatch):
     monkeypatch.setattr(candidates, "MOST_TEXT_ITEMS", 20)
+    monkeypatch.setattr(candidates, "TEXTS_AT_ONCE", 7)
     text = unit(np.random.default_rng(5).normal(size=(ITEMS, 12)))
     text[::4] = 0.0  # without a text
     first_day = np.arange(ITEMS, dtype=np.float64)[::-1] // 2
     told = [item for item in sorted(range(ITEMS), key=lambda item: (-first_day[item], item)) if text[item].any()]
     kept = sorted(told[:20])
-    found = text_neighbours(text, first_day, chunk=7).toarray()
+    found = text_neighbours(text, first_day).toarray()
     alike = text[kept].astype(np.float64) @ text[kept].T
     np.fill_diagonal(alike, 0.0)
     expected = np.where(alike > 0, np.exp(10 * (alike - 1)), 0.0)

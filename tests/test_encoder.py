@@ -100,13 +100,6 @@ def test_no_texts_and_an_empty_text(encoder):
     assert np.isfinite(encoder.encode(["", "lamp"])).all()
 
 
-def test_progress_ends_at_all(encoder):
-    seen = []
-    encoder.encode(TEXTS, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (len(TEXTS), len(TEXTS))
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
-
-
 def test_a_limit_beyond_the_positions_of_the_model_is_cut(vectors):
     found = TextEncoder(Encoder(max_tokens=4096)).encode(["word " * 2000, TEXTS[0]])
     np.testing.assert_allclose(found[1], vectors[0], atol=1e-5)

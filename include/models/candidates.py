@@ -58,6 +58,9 @@ MOST_TEXT_ITEMS = 20_000
 MOST_TOGETHER = 500
 """Last items of a history that are held to be alike: it keeps the cost of the cosine in proportion to what happened."""
 
+TEXTS_AT_ONCE = 1024
+"""Items whose neighbours one product finds."""
+
 OWN_EVIDENCE = 5.0
 """Interactions at which an item's own evidence counts as much as its text neighbours'."""
 
@@ -331,13 +334,12 @@ def _factors(
     return with_neighbours(left, right, near, evidence, exposure, own_evidence=own, neighbours_weight=weight)
 
 
-def text_neighbours(text: Floats, first_day: NDArray[np.float64], chunk: int = 1024) -> csr_array:
+def text_neighbours(text: Floats, first_day: NDArray[np.float64]) -> csr_array:
     """The most similar other items of each.
 
     Args:
         text: (n, d) text vectors, unit, or zero for an item without text.
         first_day: (n,) when each item came to be; of more than `MOST_TEXT_ITEMS` with a text the newest have neighbours.
-        chunk: items in one product.
 
     Returns:
         (n, n) weights, each row's sum 1; none for an item without text.
@@ -348,8 +350,8 @@ def text_neighbours(text: Floats, first_day: NDArray[np.float64], chunk: int = 1
     own = np.ascontiguousarray(text[told])
     packed = PackedMatrix(torch.from_numpy(own))
     blocks: list[csr_array] = []
-    for start in range(0, len(told), chunk):
-        near = packed.product(torch.from_numpy(own[start : start + chunk])).numpy()
+    for start in range(0, len(told), TEXTS_AT_ONCE):
+        near = packed.product(torch.from_numpy(own[start : start + TEXTS_AT_ONCE])).numpy()
         near[np.arange(len(near)), np.arange(start, start + len(near))] = 0.0
         blocks.append(_strongest_of_dense(near, TEXT_NEIGHBOURS))
     if not blocks:

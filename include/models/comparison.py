@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from include.models.sparse import places
+
 STILL = 1e-9
 """A smaller movement is rounding: vectors that are equal to 1e-6 are nearer than this."""
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
@@ -36,7 +38,7 @@ def first_codes(codes: NDArray[np.int64], lengths: NDArray[np.int64], most: int)
     Returns:
         (n, most); -1 where a list is shorter.
     """
-    rank = np.arange(len(codes)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    rank = places(lengths)
     owner = np.repeat(np.arange(len(lengths)), lengths)
     found = np.full((len(lengths), most), -1, dtype=np.int64)
     found[owner[rank < most], rank[rank < most]] = codes[rank < most]

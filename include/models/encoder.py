@@ -7,7 +7,7 @@ vectors of two encoders never meet.
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -160,9 +160,7 @@ class TextEncoder:
         assert self._adapter is not None
         return adapted(self._adapter, vectors)
 
-    def encode(
-        self, texts: Sequence[str], *, prefix: str = "", progress: Callable[[int, int], None] | None = None
-    ) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], *, prefix: str = "") -> NDArray[np.float32]:
         """Embed texts.
 
         Texts of like length are computed together, under a budget of padded tokens, so that little is padding and the work
@@ -171,7 +169,6 @@ class TextEncoder:
         Args:
             texts: n texts.
             prefix: put before each of them.
-            progress: called with how many texts are done, and n.
 
         Returns:
             (n, dimension) float32 of norm 1, in the order of the texts.
@@ -190,6 +187,4 @@ class TextEncoder:
             rows = order[start : start + max(1, self.encoder.tokens_per_batch // width)]
             vectors[rows] = self._engine.embed([ready[row] for row in rows])
             start += len(rows)
-            if progress:
-                progress(start, len(texts))
         return vectors if self._adapter is None else self.adapt(vectors)

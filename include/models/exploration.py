@@ -133,20 +133,17 @@ def placed(listed: Ints, drawn: Ints, at: Ints) -> Ints:
         (m, length) for each position where its item comes from: a column of `listed`, or length + a column of `drawn`; -1
         behind the last.
     """
-    m, length = listed.shape
-    both = np.concatenate([listed, drawn], axis=1)
-    source = np.where(listed >= 0, np.arange(length), -1)
-    column = np.arange(length)
-    for number, place in enumerate(at):
-        items = np.where(source >= 0, np.take_along_axis(both, np.maximum(source, 0), axis=1), -1)
-        new = drawn[:, number]
-        same = items == new[:, None]
-        stands = np.where(same.any(axis=1), same.argmax(axis=1), length)
-        # A list that ends before the place gets the item at its end.
-        to = np.minimum((source >= 0).sum(axis=1), place)
-        moves = (new >= 0) & (stands > to)
-        shifted = np.concatenate([np.full((m, 1), -1), source[:, :-1]], axis=1)
-        moved = np.where(column < to[:, None], source, np.where(column <= stands[:, None], shifted, source))
-        moved = np.where(column == to[:, None], length + number, moved)
-        source = np.where(moves[:, None], moved, source)
-    return source
+    length = listed.shape[1]
+    found = np.full(listed.shape, -1, dtype=np.int64)
+    for row, (items, new) in enumerate(zip(listed.tolist(), drawn.tolist(), strict=True)):
+        own = [(item, column) for column, item in enumerate(items) if item >= 0]
+        for number, (item, place) in enumerate(zip(new, at.tolist(), strict=True)):
+            # A list that ends before the place gets the item at its end.
+            to = min(len(own), place)
+            stands = next((rank for rank, (other, _) in enumerate(own) if other == item), length)
+            if item >= 0 and stands > to:
+                del own[stands : stands + 1]
+                own.insert(to, (item, length + number))
+                del own[length:]
+        found[row, : len(own)] = [column for _, column in own]
+    return found

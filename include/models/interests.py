@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from include.models.sparse import places
+
 MICROSECONDS_PER_DAY = 86_400e6
 
 HEAVIEST = 32
@@ -204,7 +206,7 @@ def _heaviest(
     kept = told[weights.indices] & (weights.data > 0)
     owner, item, weight = owner[kept], weights.indices[kept].astype(np.int64), weights.data[kept]
     order = np.lexsort((item, -weight, owner))
-    ranked = np.arange(len(owner)) - np.searchsorted(owner, owner)  # the owners' places are the same in both orders
+    ranked = places(np.bincount(owner, minlength=weights.shape[0]))
     chosen = np.sort(order[ranked < HEAVIEST])
     return owner[chosen], item[chosen], weight[chosen]
 

@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from include.models.factors import item_to_item
 from include.models.interests import later_items
+from include.models.sparse import places
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -245,7 +246,7 @@ def best_items(scores: Floats, most: int) -> Ints:
     row, item = np.nonzero((scores >= last[:, None]) & (scores > -np.inf))
     order = np.lexsort((item, -scores[row, item], row))
     row, item = row[order], item[order]
-    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    rank = places(np.bincount(row, minlength=rows))
     listed = rank < most
     found[row[listed], rank[listed]] = item[listed]
     return found

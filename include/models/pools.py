@@ -264,19 +264,16 @@ def _of_traits(sources: Sources, pairs: Pairs, user: Ints, item: Ints) -> Column
 
 
 def _of_own(sources: Sources, pairs: Pairs, user: Ints, item: Ints) -> Columns:
-    n = pairs.shape[1]
-    key, wanted = pairs.user * n + pairs.item, user * n + item
-    order = np.argsort(key)
-    place = np.searchsorted(key[order], wanted)
-    had = np.zeros(len(wanted), dtype=bool)
-    had[place < len(key)] = key[order[place[place < len(key)]]] == wanted[place < len(key)]
-    since, own_gap = np.full(len(wanted), NEVER_DAYS), np.full(len(wanted), NEVER_DAYS)
-    pair = order[place[had]]
+    users, n = pairs.shape
+    place = np.full(users * n, -1)
+    place[pairs.user * n + pairs.item] = np.arange(len(pairs.user))
+    pair = place[user * n + item]
+    had = pair >= 0
+    pair = pair[had]
+    since, own_gap = np.full(len(had), NEVER_DAYS), np.full(len(had), NEVER_DAYS)
     since[had] = np.clip(sources.day - pairs.last_day[pair], 0.0, NEVER_DAYS)
-    again = pairs.count[pair] > 1
-    own_gap[np.flatnonzero(had)[again]] = (pairs.last_day - pairs.first_day)[pair][again] / (
-        pairs.count[pair][again] - 1
-    )
+    gaps = (pairs.last_day - pairs.first_day)[pair] / np.maximum(pairs.count[pair] - 1, 1)
+    own_gap[had] = np.where(pairs.count[pair] > 1, gaps, NEVER_DAYS)
     gap = sources.gap_days[item]
     yield "had", "own", had.astype(np.float64)
     yield "since_had", "own", np.log1p(since)

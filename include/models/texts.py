@@ -4,6 +4,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 TEMPLATE = "2"
 """Version of the template below; a part of the encoder id, so that a new template means new vectors."""
 
@@ -30,6 +32,12 @@ def item_text(title: str | None, categories: Sequence[str] | None, description: 
             joint = "" if not text else " " if _SENTENCE_ENDS.search(text) else ". "
             text += joint + part.strip()
     return text
+
+
+def item_texts(items: pa.Table) -> list[str]:
+    """The text of each item, of rows with `title, categories, description`."""
+    columns = (items[name].to_pylist() for name in ("title", "categories", "description"))
+    return [item_text(*row) for row in zip(*columns, strict=True)]
 
 
 def text_hash(text: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from include.errors import BadInput
 from include.models import encoder as encoders
 from include.models import metrics
-from include.models.texts import item_text
+from include.models.texts import item_texts
 from include.settings import Encoder, Settings
 from include.steps.backtest import (
     PRODUCT,
@@ -100,8 +100,8 @@ def measure_encoder(
 def _sample(settings: Settings, plan: Plan) -> tuple[list[str], int]:
     """Some item texts, and how many there are."""
     with lake.connect(settings) as connection:
-        items = behaviour.items(connection, plan["lake_snapshot"], datetime.fromisoformat(plan["as_of"])).to_pylist()
-    texts = sorted({item_text(row["title"], row["categories"], row["description"]) for row in items} - {""})
+        items = behaviour.items(connection, plan["lake_snapshot"], datetime.fromisoformat(plan["as_of"]))
+    texts = sorted(set(item_texts(items)) - {""})
     if not texts:
         raise BadInput("no item has a text: there is nothing to tell encoders apart by")
     drawn = np.random.default_rng(plan["seed"]).permutation(len(texts))[:SAMPLE]

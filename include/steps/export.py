@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from include.columns import VectorTable
 from include.errors import BadInput
+from include.models.sparse import places
 from include.settings import Settings
 from include.stores import publications, vectors
 
@@ -28,7 +29,7 @@ def export(settings: Settings, what: What, out: Path, publication: str | None = 
     Returns:
         `publication`, `rows` and `file`.
     """
-    manifest = publications.manifest(settings, publication) if publication else publications.serving(settings)
+    manifest = publications.named_or_serving(settings, publication)
     refuse_other_files(out)
     if what == "recommendations":
         lists = [name for name in sorted(manifest["tables"]) if name.startswith(VectorTable.recommendations(""))]
@@ -70,13 +71,12 @@ def _lists(settings: Settings, manifest: publications.Manifest, name: str) -> pa
     items = lists["items"].combine_chunks()
     lengths = np.asarray(items.value_lengths())
     owner = np.repeat(np.arange(lists.num_rows), lengths)
-    rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
     surface = name.removeprefix(VectorTable.recommendations(""))
     return pa.table(
         {
             "surface": pa.array([surface] * len(owner), pa.string()),
             "user_id": lists["user_id"].take(pa.array(owner)),
-            "rank": pa.array(rank, pa.int32()),
+            "rank": pa.array(places(lengths) + 1, pa.int32()),
             "item_id": items.flatten(),
             "score": lists["scores"].combine_chunks().flatten(),
             "reasons": lists["reasons"].combine_chunks().flatten(),

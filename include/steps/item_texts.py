@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from include.errors import BadInput
 from include.models.encoder import dimension
 from include.models.interests import unit
-from include.models.texts import item_text, text_hash
+from include.models.texts import item_texts, text_hash
 from include.settings import Settings
 from include.steps.plan import TEXT_MEAN
 from include.stores import artefacts, vectors
@@ -26,12 +26,7 @@ def item_text_vectors(
         items: rows with `title, categories, description`.
     """
     encoder = settings.with_encoder(state.get("encoder")).encoder
-    hashes: list[str | None] = []
-    for title, categories, description in zip(
-        items["title"].to_pylist(), items["categories"].to_pylist(), items["description"].to_pylist(), strict=True
-    ):
-        text = item_text(title, categories, description)
-        hashes.append(text_hash(encoder.item_prefix + text) if text else None)
+    hashes = [text_hash(encoder.item_prefix + text) if text else None for text in item_texts(items)]
     width = dimension(encoder)
     found = np.zeros((len(hashes), width), dtype=np.float32)
     described = [row for row, name in enumerate(hashes) if name is not None]

@@ -37,7 +37,6 @@ def land(
     events_from: datetime | None = None,
     events_to: datetime | None = None,
     progress: Callable[[str], None] | None = None,
-    bar: bool | None = None,
 ) -> dict[str, Any]:
     """Put a file, or a folder of files, into the landing folder. Nothing lands unless all of it can.
 
@@ -56,7 +55,6 @@ def land(
         events_from: only event rows from this time on. Rows without a usable time are kept in a bulk arrival only.
         events_to: only event rows before this time.
         progress: takes lines about the progress; None shows it on stderr.
-        bar: whether stderr gets a bar; None decides by whether it is a terminal.
 
     Returns:
         `files` (relative to the landing folder, sorted), `rows` and `unreadable` (landed, by table), `left_out` (event rows
@@ -79,7 +77,7 @@ def land(
         aside.mkdir(parents=True)
         with (
             staged.bounded(settings.work) as connection,
-            Progress(sum(source.path.stat().st_size for source in found), progress, bar=bar) as shown,
+            Progress(sum(source.path.stat().st_size for source in found), progress) as shown,
         ):
             work = _Work(connection, shown, aside, at, span, (earliest, now))
             for source in found:

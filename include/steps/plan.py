@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from include.columns import VectorTable
 from include.errors import BadInput
 from include.models import encoder
-from include.models.texts import item_text, text_hash
+from include.models.texts import item_texts, text_hash
 from include.settings import REPOSITORY, Encoder, Settings
 from include.steps.plan_texts import plan_texts
 from include.stores import artefacts, behaviour, lake, publications, vectors
@@ -402,10 +402,10 @@ def _plan(
         users, items = _touched(settings, connection, base, snapshot, as_of)
         rows = behaviour.row_changes(connection, base["lake_snapshot"], snapshot)
     counts = _user_counts(connection, base, snapshot, as_of, users)
-    context: dict[str, Any] = {"as_of": as_of.isoformat(), "lake_snapshot": snapshot, "item_vectors": None}
-    for publication in (source, base if relist == "touched" else None):
-        if publication is not None and _moment(publication["lists"]["as_of"]) <= as_of:
-            context = {**publication["lists"], **({"item_vectors": None} if publication is source else {})}
+    context = {"as_of": as_of.isoformat(), "lake_snapshot": snapshot, "item_vectors": None}
+    of = source or (base if relist == "touched" else None)
+    if of is not None and _moment(of["lists"]["as_of"]) <= as_of:
+        context = of["lists"] | ({"item_vectors": None} if of is source else {})
     state: dict[str, Any] = {
         "kind": kind,
         "as_of": as_of.isoformat(),
@@ -506,10 +506,11 @@ def _moved_items(
         settings, base["encoder_id"], VectorTable.ITEMS, version, columns=["item_id", "text_hash"], keys=touched
     )
     before = dict(zip(old["item_id"].to_pylist(), old["text_hash"].to_pylist(), strict=True))
-    after = {}
-    for row in behaviour.items(connection, snapshot, as_of, touched).to_pylist():
-        text = item_text(row["title"], row["categories"], row["description"])
-        after[row["item_id"]] = text_hash(settings.encoder.item_prefix + text) if text else None
+    new = behaviour.items(connection, snapshot, as_of, touched)
+    after = {
+        item: text_hash(settings.encoder.item_prefix + text) if text else None
+        for item, text in zip(new["item_id"].to_pylist(), item_texts(new), strict=True)
+    }
     absent = "absent"
     return [item for item in touched if before.get(item, absent) != after.get(item, absent)]
 

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.models.texts import item_text, text_hash
+from include.models.texts import item_texts, text_hash
 from include.settings import Settings
 from include.steps.embed_texts import KINDS
 from include.stores import behaviour, parts, publications, vectors
@@ -81,15 +81,10 @@ def _item_texts(
     moments = {(state["lake_snapshot"], state["as_of"])}
     if state["full"]:
         moments.add((state["lists"]["lake_snapshot"], state["lists"]["as_of"]))
-    texts = {}
+    texts: dict[str, str] = {}
     for snapshot, as_of in sorted(moments):
         found = behaviour.items(connection, snapshot, datetime.fromisoformat(as_of), None if state["full"] else touched)
-        for title, categories, description in zip(
-            found["title"].to_pylist(), found["categories"].to_pylist(), found["description"].to_pylist(), strict=True
-        ):
-            text = item_text(title, categories, description)
-            if text:
-                texts[text_hash(settings.encoder.item_prefix + text)] = text
+        texts |= {text_hash(settings.encoder.item_prefix + text): text for text in item_texts(found) if text}
     return texts
 
 

@@ -15,10 +15,6 @@ NEAREST = 3  # items that say what an interest is
 LONGEST = 120  # characters of a title or an id
 
 
-def _manifest(settings: Settings, publication: str | None) -> publications.Manifest:
-    return publications.manifest(settings, publication) if publication else publications.serving(settings)
-
-
 def _shown(text: str) -> str:
     return readable(text, LONGEST)
 
@@ -29,7 +25,7 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
     Raises:
         BadInput: the publication does not know the user.
     """
-    manifest = _manifest(settings, publication)
+    manifest = publications.named_or_serving(settings, publication)
     snapshot, as_of = manifest["lake_snapshot"], datetime.fromisoformat(manifest["as_of"])
     lists = {
         name.removeprefix(VectorTable.recommendations("")): _row(settings, manifest, name, user_id)
@@ -126,7 +122,7 @@ def show_item(settings: Settings, item_id: str, publication: str | None = None, 
     Raises:
         BadInput: the publication does not know the item.
     """
-    manifest = _manifest(settings, publication)
+    manifest = publications.named_or_serving(settings, publication)
     snapshot, as_of = manifest["lake_snapshot"], datetime.fromisoformat(manifest["as_of"])
     row = _row(settings, manifest, VectorTable.ITEMS, item_id)
     if row is None:

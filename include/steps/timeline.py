@@ -58,7 +58,7 @@ def timeline(
     """
     if out is not None:
         refuse_other_files(out)
-    manifest = publications.manifest(settings, publication) if publication else publications.serving(settings)
+    manifest = publications.named_or_serving(settings, publication)
     settings = settings.with_encoder(manifest.get("encoder"))
     _refuse_others(settings, manifest)
     last = datetime.fromisoformat(manifest["as_of"])

@@ -279,6 +279,11 @@ def serving(settings: Settings) -> Manifest:
     return manifest(settings, name)
 
 
+def named_or_serving(settings: Settings, name: str | None) -> Manifest:
+    """The manifest of a publication; None: of the one that serves."""
+    return manifest(settings, name) if name else serving(settings)
+
+
 def encoder(settings: Settings) -> dict[str, Any] | None:
     """What names the encoder that serves; None where nothing serves, or what serves was made by an earlier Tidemark."""
     found = _pointer(settings)

@@ -16,13 +16,12 @@ class Progress:
     Args:
         total: bytes to read in all.
         say: takes the lines instead of stderr, and then there is no bar.
-        bar: whether there is a bar; None decides by the terminal.
     """
 
-    def __init__(self, total: int, say: Callable[[str], None] | None = None, *, bar: bool | None = None) -> None:
+    def __init__(self, total: int, say: Callable[[str], None] | None = None) -> None:
         self._total = max(total, 1)
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-        show = say is None and (sys.stderr.isatty() if bar is None else bar)
+        show = say is None and sys.stderr.isatty()
         self._bar = tqdm(total=self._total, unit="B", unit_scale=True, file=sys.stderr) if show else None
         self._before = 0
         self._last_line = time.monotonic()
