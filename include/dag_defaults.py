@@ -144,7 +144,7 @@ def _lines(value: Any, path: str) -> Iterator[str]:
         yield f"{path} = {value:,}" if type(value) is int else f"{path} = {value}"
 
 
-def run_step(step: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+def run_step(step: Callable[..., dict[str, Any]], *args: Any, **options: Any) -> dict[str, Any]:
     """Open the home, run a step with the settings in front of its arguments, log its summary and return it.
 
     Raises:
@@ -154,7 +154,7 @@ def run_step(step: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
     from include.steps.migrate import opened
 
     with final_errors():
-        return log_summary(step.__name__, step(opened(load()), *args))
+        return log_summary(step.__name__, step(opened(load()), *args, **options))
 
 
 def is_retry(ti: Any) -> bool:

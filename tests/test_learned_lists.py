@@ -114,6 +114,20 @@ def test_an_item_that_landed_after_training_has_factors_at_once(learned):
     assert any(row["right"])
 
 
+def test_a_late_daily_run_takes_the_t_of_the_update_before_it(learned):
+    settings, first, _ = learned
+    as_of, newest = datetime.fromisoformat(first["as_of"]), publications.newest(settings)["as_of"]
+    assert as_of < datetime.fromisoformat(newest)
+
+    def planned(late: timedelta) -> dict[str, Any]:
+        return publications.candidate(settings, plan_recommend(settings, as_of, late=late)["candidate"])
+
+    found = planned(timedelta(days=1))
+    assert (found["as_of"], found["lists"]["as_of"], found["full"]) == (newest, newest, False)
+    past = planned(timedelta(0))
+    assert (past["as_of"], past["full"]) == (first["as_of"], True), "as in a backfill, which goes back"
+
+
 def test_fresh_lists_take_sources_of_their_own_time_and_a_young_ranker(learned):
     settings, first, update = learned
     fresh = published(settings, plan_recommend(settings), gated=False)
@@ -125,20 +139,6 @@ def test_fresh_lists_take_sources_of_their_own_time_and_a_young_ranker(learned):
     plan = plan_recommend(older, samples.FIRST + timedelta(hours=HOURS + 2), beyond_data=True)
     retrained = published(older, plan, gated=False)
     assert retrained["artefacts"]["ranker"] != fresh["artefacts"]["ranker"]
-
-
-def test_a_late_daily_run_takes_the_t_of_the_update_before_it(learned):
-    settings, first, update = learned
-    as_of = datetime.fromisoformat(first["as_of"])
-    assert as_of < datetime.fromisoformat(update["as_of"])
-
-    def planned(late: timedelta) -> dict[str, Any]:
-        return publications.candidate(settings, plan_recommend(settings, as_of, late=late)["candidate"])
-
-    found = planned(timedelta(days=1))
-    assert (found["as_of"], found["lists"]["as_of"], found["full"]) == (update["as_of"], update["as_of"], False)
-    past = planned(timedelta(0))
-    assert (past["as_of"], past["full"]) == (first["as_of"], True), "as in a backfill, which goes back"
 
 
 def test_on_what_was_made_without_a_ranker_nothing_builds(learned):

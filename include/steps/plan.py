@@ -92,7 +92,7 @@ def plan_recommend(
     with lake.connect(settings) as connection:
         newest = behaviour.default_as_of(connection, snapshot)
         chosen = newest if as_of is None else as_of if beyond_data else min(as_of, newest)
-        if base is not None and chosen < _moment(base["as_of"]) <= min(chosen + late, newest):
+        if base is not None and chosen < _moment(base["as_of"]) <= chosen + late:
             log.info("publication %s is there already: lists are as of its T, %s", base["id"], base["as_of"])
             chosen = _moment(base["as_of"])
         why = _why_full(settings, connection, base, snapshot)
