@@ -823,7 +823,7 @@ def restore(path: Annotated[Path, typer.Argument(metavar="FILE.tar", help="A fil
 
 @app.command()
 def quality(
-    days: Annotated[int, typer.Option(min=1, help="How many of the last scored days to show.")] = 7,
+    days: Annotated[int, typer.Option(min=1, help="How many of the last scored days of each surface to show.")] = 7,
     score: Annotated[bool, typer.Option("--score", help="First score the whole days that are not scored yet.")] = False,
     again: Annotated[
         int, typer.Option(min=0, metavar="N", help="First score the last N days again, such as after a data fix.")
@@ -833,7 +833,7 @@ def quality(
     """What the served lists were worth: each past day's lists against what users then did, beside recent popularity.
 
     `recommend_daily` scores each day; the history is in the lake's tables list_quality and list_clicks (make sql). A ratio is
-    that of the lists' NDCG@10 to the method's, with its 95 % interval. Exit code 1: on the last seven scored days they were
+    that of the lists' NDCG to the method's, with its 95 % interval. Exit code 1: on the last seven scored days they were
     never better than popularity (docs/runbooks/served_lists.md).
 
     Example: python -m include quality --score

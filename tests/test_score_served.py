@@ -283,7 +283,10 @@ def test_a_surface_is_judged_by_its_own_days(shop) -> None:
     with writing(settings):
         made = pa.Table.from_pylist(rows, schema=list_quality.SCHEMAS[list_quality.QUALITY])
         list_quality.write(settings, empty | {list_quality.QUALITY: made})
-    found = judge_served(settings.model_copy(update={"gates": Gates(served_days=3, min_served_pairs=15)}))
+    both = (Surface(name="busy"), Surface(name="quiet"))
+    strict = settings.model_copy(update={"gates": Gates(served_days=3, min_served_pairs=15), "surfaces": both})
+    found = judge_served(strict)
+    assert judge_served(strict.model_copy(update={"surfaces": both[:1]})).keys() == {"busy"}, "the other is no more"
     assert {name: (found[name]["days"], found[name]["failed"]) for name in ("busy", "quiet")} == {
         "busy": (3, True),
         "quiet": (3, True),

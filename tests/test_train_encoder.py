@@ -21,6 +21,7 @@ from include.models.learned import DOWN, MEAN, UP, adapted, unit_rows
 from include.models.lora import Lora, last_linear_layers
 from include.settings import Encoder, Ranker, Settings, Training
 from include.steps import train_encoder as steps
+from include.steps.backtest import plan_backtest
 from include.steps.challenge import compare_challenger
 from include.steps.compare_encoders import measure_encoder, plan_comparison
 from include.steps.land import land
@@ -419,6 +420,15 @@ def test_a_trained_encoder_is_not_judged_by_what_it_learned_from(better):
     assert found["cuts"] == [plan["stop_until"]]
     with pytest.raises(BadInput, match="learned from what users did until"):
         steps.plan_training(settings.with_encoder(encoder), every="1h", cuts=2)
+
+
+@pytest.mark.parametrize("method", ["tidemark", "tidemark_vectors", "text"])
+def test_no_method_that_embeds_is_judged_by_what_the_encoder_learned_from(better, method):
+    settings, plan, _, _ = better
+    trained_with = settings.with_encoder(training.read_result(settings, plan["name"], "adapter")["encoder"])
+    with pytest.raises(BadInput, match="learned from what users did until"):
+        plan_backtest(trained_with, every="1h", cuts=2, methods=[method])
+    assert plan_backtest(trained_with, every="1h", cuts=2, methods=["popularity"])["methods"] == ["popularity"]
 
 
 def test_the_next_training_begins_at_the_same_base(better):

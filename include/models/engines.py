@@ -105,7 +105,8 @@ class Transformers(Engine):
         names = ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"]
         if not (folder / "tokenizer.json").exists():  # then the tokenizer is made of these
             names += ["added_tokens.json", "merges.txt", "vocab.json"]
-            names += sorted(file.name for file in folder.glob("*.model"))
+            parts = ("*.model", "*.spm", "*.codes", "*.tiktoken")
+            names += sorted(file.name for pattern in parts for file in folder.glob(pattern))
         small = [folder / name for name in names if (folder / name).exists()]
         return [*small, *sorted(folder.glob("*.safetensors"))]
 

@@ -16,7 +16,7 @@ RUNBOOK = "docs/runbooks/served_lists.md"
 
 
 def judge_served(settings: Settings) -> dict[str, Any]:
-    """Whether the lists of the last scored days were better than recent popularity, for each surface.
+    """Whether the lists of the last scored days were better than recent popularity, for each surface of the settings.
 
     Returns:
         By surface `days`, `pairs`, `better_on` (how many of the days), `enough` (whether they prove anything) and `failed`:
@@ -25,7 +25,8 @@ def judge_served(settings: Settings) -> dict[str, Any]:
     wanted = settings.gates.served_days
     found: dict[str, Any] = {}
     rows = list_quality.read(settings, list_quality.QUALITY, wanted).to_pylist()
-    for surface in sorted({row["surface"] for row in rows}):
+    there = {surface.name for surface in settings.surfaces}
+    for surface in sorted({row["surface"] for row in rows} & there):
         days: dict[date, dict[str, Any]] = {}
         for row in rows:
             if row["surface"] == surface and row["user_group"] == EVERYONE:

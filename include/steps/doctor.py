@@ -143,7 +143,7 @@ def _trends_advice(surface: Surface, record: dict[str, Any] | None) -> list[str]
         return []
     ratio = curve["cadences"]["hourly"]["ratio"]
     if ratio["low"] is None:
-        hourly_pays, worth = curve["rewarded"] == "hourly", "had hits, and daily ones had none"
+        hourly_pays, worth = curve["cadences"]["hourly"]["ndcg"] > 0.0, "had hits, and daily ones had none"
     else:
         hourly_pays = ratio["low"] > 1.0
         worth = f"were worth {ratio['ratio']:.3f} times ({ratio['low']:.3f} to {ratio['high']:.3f}) daily ones"

@@ -175,7 +175,14 @@ def size(folder: Path) -> int:
         remote: Any = folder
         return int(remote.fs.du(remote.path)) if remote.exists() else 0
     total = 0
-    for file in folder.rglob("*"):
+    for file in inside(folder):
         with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
+            total += file.stat().st_size
     return total
+
+
+def inside(folder: Path) -> Iterator[Path]:
+    """The files in a folder of this machine, at any depth; folders that vanish meanwhile have none."""
+    for found, _, names in os.walk(folder):
+        for name in names:
+            yield Path(found) / name

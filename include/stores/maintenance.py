@@ -17,12 +17,12 @@ REWRITE_DELETED = 0.5
 
 
 def age(path: Path) -> timedelta:
-    """Time since a file, or the last of the files in a folder, was written."""
-    moments = [path.stat().st_mtime]
-    for file in path.rglob("*"):
+    """Time since a file, or the last of the files in a folder, was written; none of what vanishes meanwhile."""
+    moments = []
+    for file in [path, *files.inside(path)]:
         with contextlib.suppress(FileNotFoundError):
             moments.append(file.stat().st_mtime)
-    return timedelta(seconds=max(0.0, time.time() - max(moments)))
+    return timedelta(seconds=max(0.0, time.time() - max(moments, default=time.time())))
 
 
 # The lake
