@@ -1,6 +1,7 @@
 """`land`: what arrived is put into its batches, whole, as it came."""
 
 import json
+import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -529,6 +530,7 @@ def test_progress_speaks_in_lines_or_draws_a_bar(
         shown.file_done(100)
         shown.at("b.csv", 50, 20)
     assert said == ["a.csv: 10 rows read, 25 % of all", "b.csv: 20 rows read, 75 % of all"]
-    with Progress(200, bar=True) as shown:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(200) as shown:
         shown.at("a.csv", 100, 10)
     assert "100/200" in capsys.readouterr().err
