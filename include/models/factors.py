@@ -19,7 +19,7 @@ from scipy.linalg.lapack import dpotrf, dpotri, spotrf, spotri
 from scipy.sparse import csr_array
 
 from include.models.products import ROUNDING, PackedMatrix, row_products
-from include.models.sparse import places
+from include.models.sparse import picked, places
 
 Matrix = NDArray[np.floating]
 Floats = NDArray[np.float32]
@@ -220,7 +220,7 @@ class Lenders:
         packed, wide = PackedMatrix(torch.from_numpy(self.text)), self.text.astype(np.float64)
         for start in range(0, len(told), ITEMS_AT_ONCE):
             rows = told[start : start + ITEMS_AT_ONCE]
-            own = np.where(place[rows] >= 0, self.of[place[rows]], -1)
+            own = picked(self.of, place[rows], -1)
             found[rows], some[rows] = self._lend(packed, wide, text[rows], place[rows], own)
         return found, some
 

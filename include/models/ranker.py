@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from include.models.pools import GROUPS, Pool, less_user_mean, standardised, user_deviation
 from include.models.scoring import DECIMALS
-from include.models.sparse import places
+from include.models.sparse import picked, places
 
 Ints = NDArray[np.int64]
 
@@ -189,4 +189,4 @@ def best(pool: Pool, scores: NDArray[np.float64], length: int) -> tuple[Ints, In
     first = order[rank < length]
     chosen = np.full((pool.users, length), -1)
     chosen[pool.user[first], rank[rank < length]] = first
-    return chosen, np.where(chosen >= 0, pool.item[chosen], -1) if len(pool.item) else chosen
+    return chosen, picked(pool.item, chosen, -1)

@@ -1,4 +1,4 @@
-"""What more than one model does with sparse matrices and with rows in groups."""
+"""What more than one model does with sparse matrices, with rows in groups and with positions."""
 
 from typing import Any
 
@@ -12,6 +12,12 @@ Ints = NDArray[np.int64]
 def places(sizes: Ints) -> Ints:
     """0, 1, … within each of some groups of these sizes, one behind the other."""
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def picked(values: NDArray[Any], position: Ints, none: float) -> NDArray[Any]:
+    """Values at some positions, and `none` where a position is -1; there may be no values at all."""
+    # -1 is the last one's position.
+    return np.append(values, values.dtype.type(none))[position]
 
 
 def kept_form(matrix: csr_array) -> csr_array:

@@ -40,6 +40,11 @@ def item_texts(items: pa.Table) -> list[str]:
     return [item_text(*row) for row in zip(*columns, strict=True)]
 
 
+def item_text_hashes(items: pa.Table, prefix: str) -> list[str | None]:
+    """What the text of each item is kept under, read behind a prefix; None for an item without one."""
+    return [text_hash(prefix + text) if text else None for text in item_texts(items)]
+
+
 def text_hash(text: str) -> str:
     """The first 128 bits of SHA-256 over the UTF-8 bytes, as 32 hexadecimal digits."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

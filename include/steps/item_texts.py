@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from include.errors import BadInput
 from include.models.encoder import dimension
 from include.models.interests import unit
-from include.models.texts import item_texts, text_hash
+from include.models.texts import item_text_hashes
 from include.settings import Settings
 from include.steps.plan import TEXT_MEAN
 from include.stores import artefacts, vectors
@@ -26,7 +26,7 @@ def item_text_vectors(
         items: rows with `title, categories, description`.
     """
     encoder = settings.with_encoder(state.get("encoder")).encoder
-    hashes = [text_hash(encoder.item_prefix + text) if text else None for text in item_texts(items)]
+    hashes = item_text_hashes(items, encoder.item_prefix)
     width = dimension(encoder)
     found = np.zeros((len(hashes), width), dtype=np.float32)
     described = [row for row, name in enumerate(hashes) if name is not None]

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from include.columns import VectorTable
 from include.errors import BadInput
 from include.models import encoder
-from include.models.texts import item_texts, text_hash
+from include.models.texts import item_text_hashes
 from include.settings import REPOSITORY, Encoder, Settings
 from include.steps.plan_texts import plan_texts
 from include.stores import artefacts, behaviour, lake, publications, vectors
@@ -507,10 +507,8 @@ def _moved_items(
     )
     before = dict(zip(old["item_id"].to_pylist(), old["text_hash"].to_pylist(), strict=True))
     new = behaviour.items(connection, snapshot, as_of, touched)
-    after = {
-        item: text_hash(settings.encoder.item_prefix + text) if text else None
-        for item, text in zip(new["item_id"].to_pylist(), item_texts(new), strict=True)
-    }
+    hashes = item_text_hashes(new, settings.encoder.item_prefix)
+    after = dict(zip(new["item_id"].to_pylist(), hashes, strict=True))
     absent = "absent"
     return [item for item in touched if before.get(item, absent) != after.get(item, absent)]
 

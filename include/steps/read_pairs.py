@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.models.contrastive import Ints, Lesson, Pairs, make_pairs, near_documents
+from include.models.sparse import picked
 from include.models.texts import item_texts, text_hash
 from include.settings import Encoder, Training
 from include.stores import behaviour
@@ -69,7 +70,7 @@ def read_events(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: dat
     wrote = behaviour.user_texts(connection, snapshot, as_of, users)
     of_item = np.array([documents.number("item", text) for text in item_texts(items)], dtype=np.int64)
     of_text = np.array([documents.number("user", text) for text in wrote.text], dtype=np.int64)
-    item_documents = np.where(done.item >= 0, of_item[done.item], -1) if len(of_item) else done.item
+    item_documents = picked(of_item, done.item, -1)
     document = np.concatenate([item_documents, of_text])
     weight = np.concatenate([done.weight, wrote.weight])
     user_of = np.concatenate([done.user, wrote.user])

@@ -25,6 +25,7 @@ from include.models.interests import decayed_weights
 from include.models.pools import GROUPS, pool
 from include.models.ranker import best
 from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
+from include.models.sparse import picked
 from include.settings import Settings, Surface
 from include.steps.learn_lists import Ranking, days, load_ranking, users_at_once
 from include.steps.list_plan import ineligible, list_inputs, planned_lists
@@ -270,10 +271,9 @@ def _rank(
             also=partial(_filling, best_of, rows),
         )
         positions[rows] = items
-        # Where a list has no more, -1 takes the zero behind the last candidate.
-        scores[rows] = np.append(total, 0.0)[chosen]
+        scores[rows] = picked(total, chosen, 0.0)
         for name in GROUPS:
-            parts[name][rows] = np.append(added[name], 0.0)[chosen]
+            parts[name][rows] = picked(added[name], chosen, 0.0)
 
 
 def _filling(best_of: BestOf, rows: NDArray[np.int64], few: NDArray[np.int64]) -> Filling:
@@ -318,7 +318,7 @@ def _with_new_items(
     """Lists with drawn items at the places kept for them; such a place has the score of the one above it, as a part of its own."""
     place = {item: position for position, item in enumerate(catalogue.item_ids)}
     of_new = np.array([place[item] for item in new.ids], dtype=np.int64)
-    chosen = np.where(drawn >= 0, of_new[drawn], -1) if len(of_new) else drawn
+    chosen = picked(of_new, drawn, -1)
     length = positions.shape[1]
     source = placed(positions, chosen, at)
     column = np.arange(length)
