@@ -12,8 +12,9 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from include.__main__ import Format, moment
 from include.columns import LANDED_TABLES
+from include.commands.behaviour import Format
+from include.commands.options import moment
 from include.embedded import demo
 from include.errors import BadInput
 from include.settings import REPOSITORY, Settings

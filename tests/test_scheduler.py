@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from include.embedded import airflow
@@ -415,10 +417,12 @@ def test_runbooks_are_served_behind_the_login_and_nothing_else_is(settings: Sett
 def test_it_listens_on_loopback_only(settings: Settings, client: Client) -> None:
     head = airflow.running(settings)
     assert head is not None
-    listening = {
-        connection.laddr.ip
-        for process in airflow.processes(settings)
-        for connection in process.net_connections(kind="tcp")
-        if connection.status == "LISTEN" and connection.laddr.port == head.port
-    }
+    listening = set()
+    for process in airflow.processes(settings):
+        with suppress(psutil.NoSuchProcess):  # a task may end meanwhile; who listens does not
+            listening |= {
+                connection.laddr.ip
+                for connection in process.net_connections(kind="tcp")
+                if connection.status == "LISTEN" and connection.laddr.port == head.port
+            }
     assert listening == {"127.0.0.1"}
