@@ -39,7 +39,7 @@ from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, run_step
 def maintain_stores_daily() -> None:
     @task(pool=WRITER_POOL)
     def maintain_stores(params: dict[str, Any]) -> dict[str, Any]:
-        """Retention, orphans, disk budget, compaction; the summary says what was freed."""
+        """Retention, orphans, old reports, disk budget, compaction; the summary says what was freed."""
         from include.steps.maintain import maintain
 
         return run_step(maintain, params["dry_run"])

@@ -312,6 +312,10 @@ class Retention(Group):
         14.0,
         description="Older publications go, but for those that serve, are kept by hand, or that something needs.",
     )
+    report_days: Positive = Field(
+        90.0,
+        description="Older reports go: of backtests, comparisons and trainings that named no folder of their own, and of maintenance.",
+    )
     grace_hours: float = Field(
         24.0,
         ge=0.0,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,18 @@ from include.steps.plan import plan_rebuild, plan_update
 from include.steps.prune import keep, prune
 from include.steps.restore import restore
 from include.steps.roll_back import roll_back
-from include.stores import backups, batches, lake, maintenance, pages, publications, vectors, versions
+from include.stores import (
+    backtests,
+    backups,
+    batches,
+    lake,
+    maintenance,
+    pages,
+    publications,
+    training,
+    vectors,
+    versions,
+)
 from include.stores.files import write_json
 from include.stores.lock import writing
 from tests import samples
@@ -298,6 +309,41 @@ def test_what_killed_writers_left_goes_and_what_was_delivered_is_left_alone(sett
     assert len(maintain(settings)["orphans"]) == 7
     assert not any(file.exists() for file in left)
     assert delivered.exists()
+
+
+def test_old_reports_go_and_young_ones_stay(settings):
+    old, young = (timedelta(days=days) for days in (91, 89))
+    going = [backtests.folder(settings, "old"), training.folder(settings, "old")]
+    staying = [
+        backtests.folder(settings, "young"),
+        backtests.folder(settings, "looked at of late"),
+        settings.home / "mine",
+    ]
+    for folder in (*going, *staying):
+        (folder / "cuts" / "1").mkdir(parents=True)
+        for name in ("report.html", "cuts/1/facts.json"):
+            (folder / name).write_text("{}", "utf-8")
+        made_before(folder, young if folder == staying[0] else old)
+    made_before(staying[1] / "report.html", young)
+    backtests.write_freshness(settings, "home", {})
+    made_before(settings.reports / "freshness", old)
+    said = [path.relative_to(settings.home).as_posix() for path in going]
+    assert maintain(settings, dry_run=True)["reports"] == said
+    assert all(folder.exists() for folder in going)
+    assert maintain(settings)["reports"] == said
+    assert not any(folder.exists() for folder in going)
+    assert all((folder / "cuts" / "1" / "facts.json").exists() for folder in staying)
+    assert backtests.read_freshness(settings, "home") == {}
+    (report,) = (settings.reports / "maintenance").iterdir()
+    made_before(report, old)
+    assert maintain(settings)["reports"] == [report.relative_to(settings.home).as_posix()]
+
+
+def made_before(path: Path, age: timedelta) -> None:
+    """As if it, and all that is in it, had been written then."""
+    moment = (datetime.now(UTC) - age).timestamp()
+    for file in [*path.rglob("*"), path]:
+        os.utime(file, (moment, moment))
 
 
 def test_above_the_disk_budget_the_oldest_go_first_and_what_cannot_be_held_fails_visibly(settings, tmp_path):

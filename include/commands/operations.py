@@ -73,7 +73,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 @app.command()
 def maintain(dry_run: DryRun = False) -> None:
-    """Prune by retention, remove orphans, hold the disk budget, put small files together; says what was freed."""
+    """Prune by retention, remove orphans and old reports, hold the disk budget, put small files together; says what was freed."""
     from include.steps.maintain import maintain as step
 
     printed(step(home(), dry_run=dry_run))

@@ -1,7 +1,7 @@
-"""Maintenance of the stores: retention, orphans, the disk budget, and compaction."""
+"""Maintenance of the stores: retention, orphans, old reports, the disk budget, and compaction."""
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,20 @@ from include.settings import Settings
 from include.steps.gate_lake import gate_lake
 from include.steps.prune import Plan, expiring, grace, let_go, oldest_that_may_go, plan_pruning
 from include.stores import batches, lake, maintenance, publications, vectors
-from include.stores.files import size, write_json
+from include.stores.files import size
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
 
 
 def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
-    """Prune by retention, remove orphans, hold the disk budget, put small files together.
+    """Prune by retention, remove orphans and old reports, hold the disk budget, put small files together.
 
     In this order, so that what compaction replaces goes with the next run: readers have until then. A report goes to
     `reports/maintenance/`.
 
     Returns:
-        `pruned` (see `include.steps.prune`), `over_budget` (publications given up for the disk budget), `orphans`,
+        `pruned` (see `include.steps.prune`), `over_budget` (publications given up for the disk budget), `orphans`, `reports`,
         `merged` files of the lake, `compacted` tables, and bytes: `before`, `after` and `freed` by store. With `dry_run` what
         would be pruned, and nothing is done.
 
@@ -36,12 +36,16 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
             named = [entry for entry in publications.manifests(settings) if entry["id"] in plan.staying]
             under_way = [state for name, state, _ in publications.candidates(settings) if name not in plan.candidates]
             files = maintenance.leftovers(settings, grace(settings))
-            orphans = [_shown(settings, path) for path in files]
-            snapshots = len(expiring(settings, named, under_way))
-            return {"pruned": {**plan.as_dict(), "snapshots": snapshots}, "orphans": orphans, "dry_run": True}
+            return {
+                "pruned": {**plan.as_dict(), "snapshots": len(expiring(settings, named, under_way))},
+                "orphans": [_shown(settings, path) for path in files],
+                "reports": [_shown(settings, path) for path in _old_reports(settings)],
+                "dry_run": True,
+            }
         before = _sizes(settings)
         pruned = {**plan.as_dict(), **let_go(settings, plan, grace(settings))}
         orphans = _remove_orphans(settings)
+        reports = _remove(settings, _old_reports(settings))
         given_up = _hold_budget(settings)
         over = _over_budget(settings)
         # Compaction needs room of its own: above the budget it waits.
@@ -52,6 +56,7 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
         "pruned": pruned,
         "over_budget": given_up,
         "orphans": orphans,
+        "reports": reports,
         "merged": merged,
         "compacted": compacted,
         "before": before,
@@ -59,7 +64,7 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
         "freed": {name: before[name] - after[name] for name in before},
         "dry_run": False,
     }
-    write_json(settings.reports / "maintenance" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}.json", summary)
+    maintenance.write_report(settings, summary)
     if over:
         raise TidemarkError(
             f"the home has {size(settings.home) / 1e9:.3f} GB, more than its disk budget of "
@@ -83,11 +88,19 @@ def _sizes(settings: Settings) -> dict[str, int]:
 
 
 def _remove_orphans(settings: Settings) -> list[str]:
-    found = maintenance.leftovers(settings, grace(settings))
-    for path in found:
-        maintenance.delete(path)
+    found = _remove(settings, maintenance.leftovers(settings, grace(settings)))
     files = maintenance.delete_orphaned_files(settings, grace(settings))
-    return [_shown(settings, path) for path in found] + [f"{files} files of the lake"] * bool(files)
+    return found + [f"{files} files of the lake"] * bool(files)
+
+
+def _old_reports(settings: Settings) -> list[Path]:
+    return maintenance.reports(settings, timedelta(days=settings.retention.report_days))
+
+
+def _remove(settings: Settings, paths: list[Path]) -> list[str]:
+    for path in paths:
+        maintenance.delete(path)
+    return [_shown(settings, path) for path in paths]
 
 
 def _shown(settings: Settings, path: Path) -> str:

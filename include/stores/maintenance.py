@@ -8,9 +8,13 @@ import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from include.settings import Settings
 from include.stores import backtests, files, lake, landing, training
+
+MAINTENANCE = "maintenance"
+"""The folder of its reports."""
 
 REWRITE_DELETED = 0.5
 """Share of deleted rows from which a file of the lake is written anew without them."""
@@ -114,6 +118,17 @@ def leftovers(settings: Settings, grace: timedelta) -> list[Path]:
     for folder in folders:
         found += [path for path in folder.rglob(".*") if path.name.startswith(".tmp") or path.name.endswith(".tmp")]
     return [path for path in found if path.exists() and age(path) >= grace]
+
+
+def reports(settings: Settings, older: timedelta) -> list[Path]:
+    """Reports of backtests, comparisons, trainings and maintenance whose last file is of that age."""
+    kinds = [settings.reports / kind for kind in (backtests.FOLDER, training.FOLDER, MAINTENANCE)]
+    return [path for kind in kinds if kind.exists() for path in sorted(kind.iterdir()) if age(path) >= older]
+
+
+def write_report(settings: Settings, summary: dict[str, Any]) -> None:
+    """Keep what a maintenance did."""
+    files.write_json(settings.reports / MAINTENANCE / f"{datetime.now(UTC):%Y%m%dT%H%M%S}.json", summary)
 
 
 def delete(path: Path) -> None:

@@ -16,12 +16,13 @@ from include.settings import Settings
 from include.stores import files
 
 Tensors = dict[str, NDArray[Any]]
+FOLDER = "training"
 PROGRESS = "progress"
 """The tensor of a checkpoint that holds JSON as bytes: one file, so that it appears whole."""
 
 
 def _runs(settings: Settings) -> Path:
-    return settings.cache / "training"
+    return settings.cache / FOLDER
 
 
 def _run(settings: Settings, name: str) -> Path:
@@ -35,7 +36,7 @@ def runs(settings: Settings) -> list[Path]:
 
 def folder(settings: Settings, name: str) -> Path:
     """Where the report of a training is that named no folder."""
-    return settings.reports / "training" / name
+    return settings.reports / FOLDER / name
 
 
 def write_lesson(settings: Settings, name: str, lesson: Tensors, documents: pa.Table, facts: dict[str, Any]) -> None:
