@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from include import settings as settings_of
 from include.models.candidates import shrunk
 from include.models.interests import MICROSECONDS_PER_DAY
+from include.models.metrics import ndcg
 from include.settings import Settings
 from include.stores import behaviour, lake
 
 EVIDENCE = (1.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
 K = 10
-DISCOUNT = 1 / np.log2(np.arange(2, K + 2))
 
 
 def read(settings: Settings, names: list[str]) -> dict[str, NDArray[np.generic]]:
@@ -55,8 +55,7 @@ def judged(
         best = np.lexsort((np.arange(n), -counts))[:K]
         for each in np.setdiff1d(np.unique(user[then & (segment == group)]), user[past]):
             wanted = np.unique(item[then & (user == each)])
-            ideal = DISCOUNT[: min(K, len(wanted))].sum()
-            found.append(float((np.isin(best, wanted) * DISCOUNT).sum() / ideal))
+            found.append(float(ndcg(np.isin(best, wanted)[None], np.array([len(wanted)]))[0]))
     return found
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 
+from include.dag_backtests import backtest_params
 from include.dag_defaults import DEFAULT_ARGS, START, Tag, run_step
 
 AT_ONCE = 2  # cuts: each takes a core and the memory of a rebuild
@@ -36,17 +37,11 @@ AT_ONCE = 2  # cuts: each takes a core and the memory of a rebuild
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
     params={
-        "every": Param(
-            "7d", type="string", pattern=r"^[1-9][0-9]*[dh]$", description="from one cut to the next: 7d, 12h"
-        ),
-        "cuts": Param(4, type="integer", minimum=1, maximum=1000, description="how many cuts"),
-        "k": Param(10, type="integer", minimum=1, maximum=1000, description="items in a list"),
-        "surface": Param("home", type="string", description="whose policy holds"),
+        **backtest_params(),
         "methods": Param([], type="array", description="one a line; none stands for all that fit the surface"),
         "freshness": Param(
             False, type="boolean", description="also: what lists are worth that are made anew more or less often"
         ),
-        "out": Param("", type="string", description="a folder for the results; empty: one in the home's reports"),
     },
     tags=[Tag.TIDEMARK, Tag.RECOMMENDING, Tag.BY_HAND],
     doc_md=__doc__,

@@ -21,8 +21,9 @@ None: it looks back itself, by the params `every` and `cuts`. To serve with anot
 
 from typing import Any
 
-from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk import Param, dag, task
 
+from include.dag_backtests import backtest_params, measure_encoder
 from include.dag_defaults import DEFAULT_ARGS, START, Tag, run_step
 
 
@@ -39,13 +40,7 @@ from include.dag_defaults import DEFAULT_ARGS, START, Tag, run_step
             items={"type": "string"},
             description="one a line, as TIDEMARK_ENCODER__SOURCE takes it, or a JSON object of settings (docs/encoders.md)",
         ),
-        "every": Param(
-            "7d", type="string", pattern=r"^[1-9][0-9]*[dh]$", description="from one cut to the next: 7d, 12h"
-        ),
-        "cuts": Param(4, type="integer", minimum=1, maximum=1000, description="how many cuts"),
-        "k": Param(10, type="integer", minimum=1, maximum=1000, description="items in a list"),
-        "surface": Param("home", type="string", description="whose policy holds"),
-        "out": Param("", type="string", description="a folder for the results; empty: one in the home's reports"),
+        **backtest_params(),
     },
     tags=[Tag.TIDEMARK, Tag.RECOMMENDING, Tag.BY_HAND],
     doc_md=__doc__,
@@ -63,17 +58,6 @@ def compare_encoders() -> None:
 
         comparison = run_step(plan)
         return [{"comparison": comparison, "encoder": encoder} for encoder in comparison["encoders"]]
-
-    @task(
-        map_index_template="{{ encoder_id }}",
-        max_active_tis_per_dagrun=1,  # speeds are compared, so nothing else runs beside
-        doc_md="Measure one encoder's speed and memory, embed what it lacks, and recommend as of each cut.",
-    )
-    def measure_encoder(comparison: dict[str, Any], encoder: dict[str, Any]) -> dict[str, Any]:
-        from include.steps.compare_encoders import measure_encoder
-
-        get_current_context()["encoder_id"] = encoder["id"]
-        return run_step(measure_encoder, comparison, encoder)
 
     @task
     def report_comparison(work: list[dict[str, Any]]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task
 
+from include.dag_backtests import backtest_params, measure_encoder
 from include.dag_challengers import HOURS_TO_DECIDE, challenge, hours_to_decide
 from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, run_step, work_of
 
@@ -43,10 +44,7 @@ BACKTEST = "backtest"  # XCom key
         "ways": Param(
             [], type="array", items={"type": "string", "enum": ["adapter", "lora"]}, description="none stands for all"
         ),
-        "every": Param(
-            "7d", type="string", pattern=r"^[1-9][0-9]*[dh]$", description="from one cut to the next: 7d, 12h"
-        ),
-        "cuts": Param(4, type="integer", minimum=1, maximum=1000, description="how many windows of the backtest"),
+        **backtest_params(),
         "minutes": Param(
             None,
             type=["null", "number"],
@@ -54,8 +52,6 @@ BACKTEST = "backtest"  # XCom key
             maximum=100,
             description="time budget of each way; empty stands for TIDEMARK_TRAINING__MINUTES",
         ),
-        "surface": Param("home", type="string", description="whose policy holds"),
-        "out": Param("", type="string", description="a folder for the report; empty: one in the home's reports"),
         HOURS_TO_DECIDE: hours_to_decide(),
     },
     tags=[Tag.TIDEMARK, Tag.RECOMMENDING, Tag.WEEKLY],
@@ -100,17 +96,6 @@ def train_encoder_weekly() -> None:
         # Airflow maps tasks over what a task returns, and over no other key.
         get_current_context()["ti"].xcom_push(BACKTEST, backtest)
         return [{"comparison": comparison, "encoder": each} for each in encoders]
-
-    @task(
-        map_index_template="{{ encoder_id }}",
-        max_active_tis_per_dagrun=1,  # speeds are compared, so nothing else runs beside
-        doc_md="Recommend as of each cut with one encoder, and measure what it costs.",
-    )
-    def measure_encoder(comparison: dict[str, Any], encoder: dict[str, Any]) -> dict[str, Any]:
-        from include.steps.compare_encoders import measure_encoder
-
-        get_current_context()["encoder_id"] = encoder["id"]
-        return run_step(measure_encoder, comparison, encoder)
 
     # Also where nothing was learned, so that there was nothing to measure: the report says so.
     @task(trigger_rule="none_failed")
