@@ -79,6 +79,8 @@ def challenge(work: Any) -> None:
         from include.steps.challenge import reject
 
         decision = ti.xcom_pull("approve", key=DECISION)
+        if decision is None:
+            raise AirflowSkipException("there is no challenger to decide about")
         if decision["approved"]:
             raise AirflowSkipException("it was approved")
         compared = ti.xcom_pull("compare_challenger")

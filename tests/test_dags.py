@@ -513,6 +513,8 @@ def test_the_whole_path_through_dag_test(ask: Asked, settings: Settings) -> None
 
     kept = [entry["id"] for entry in publications.manifests(settings)]
     backtested(ask, settings)
+    encoders_compared(ask, settings)
+    encoder_trained(ask, settings)
     for dry_run in (True, False):
         assert ask("run_dag", "maintain_stores_daily", {"dry_run": dry_run})["state"] == "success"
         reports = list((settings.reports / "maintenance").glob("*.json"))
@@ -534,6 +536,30 @@ def backtested(ask: Asked, settings: Settings) -> None:
     names = ["cuts", "metrics.json", "recommendations.parquet", "report.html"]
     assert sorted(file.name for file in results.iterdir()) == names
     assert set(json.loads((results / "metrics.json").read_text())["methods"]) == {"tidemark", "popularity"}
+
+
+def encoders_compared(ask: Asked, settings: Settings) -> None:
+    """Each encoder as a task; one of them, told in JSON, is the settings' own with prefixes."""
+    prefixed = json.dumps({"source": settings.encoder.source, "item_prefix": "thing: "})
+    compared = ask("run_dag", "compare_encoders", {"encoders": [prefixed], "every": "1h", "cuts": 2, "k": 5})
+    assert compared["tasks"] == {
+        "plan_comparison": ["success"],
+        "measure_encoder": ["success"] * 2,
+        "report_comparison": ["success"],
+    }
+
+
+def encoder_trained(ask: Asked, settings: Settings) -> None:
+    """Of some hours nothing is learned that makes lists better: the report says so, nobody is asked, and no task is red."""
+    conf = {"ways": ["adapter"], "minutes": 0.1, "every": "1h", "cuts": 1, "k": 5}
+    trained = ask("run_dag", "train_encoder_weekly", conf)
+    assert trained["state"] == "success"
+    done = {name for name, states in trained["tasks"].items() if set(states) == {"success"}}
+    assert done >= {"plan_training", "prepare_pairs", "train_encoder", "plan_trained_backtest", "decide"}
+    for name in ("plan_trained_challenger", "approve", "serve_challenger", "reject_challenger"):
+        assert trained["tasks"][name] == ["skipped"], name
+    (report,) = (settings.reports / "training").iterdir()
+    assert json.loads((report / "training.json").read_text())["better"] is False
 
 
 def migrate() -> bool:
