@@ -95,12 +95,23 @@ def test_maintenance_lets_go_of_what_nothing_names(
     now = remote_settings.model_copy(update={"retention": Retention(days=1e-6, grace_hours=0)})
     (now.publications / "candidates" / "20240101T000000-dead" / "touched.json").write_text("{}")
     (now.lake / "data" / "main" / "fct_interactions" / "orphan.parquet").write_bytes(b"never committed")
+    (now.artefacts / "nobodys" / "artefact.json").write_text("{}")
+    (now.reports / "backtests" / "young" / "cuts" / "facts.json").write_text("{}")
     done = maintain(now)
     assert done["pruned"]["publications"] == [first]
     assert done["pruned"]["candidates"] == ["20240101T000000-dead"]
     assert done["orphans"] == ["1 files of the lake"]
     assert done["pruned"]["snapshots"] > 0
-    assert maintain(now, dry_run=True)["pruned"]["publications"] == []
+    assert done["pruned"]["artefacts"] == 1
+    assert not (now.artefacts / "nobodys").exists()
+    assert (now.reports / "backtests" / "young" / "cuts" / "facts.json").exists()
+    assert done["reports"] == []
+    looked = maintain(now, dry_run=True)
+    assert (looked["pruned"]["publications"], looked["reports"]) == ([], [])
+    soon = now.model_copy(update={"retention": Retention(days=1e-6, grace_hours=0, report_days=1e-6)})
+    going = ["backtests/young", *(f"maintenance/{file.name}" for file in (now.reports / "maintenance").iterdir())]
+    assert maintain(soon)["reports"] == [f"reports/{name}" for name in going]
+    assert not (now.reports / "backtests" / "young").exists()
     assert [manifest["id"] for manifest in publications.manifests(now)] == [before, last]  # a rollback returns to it
     export(remote_settings, "recommendations", tmp_path / "after.parquet", last)
     assert (tmp_path / "after.parquet").read_bytes() == (tmp_path / "before.parquet").read_bytes()

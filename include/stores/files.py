@@ -182,7 +182,10 @@ def size(folder: Path) -> int:
 
 
 def inside(folder: Path) -> Iterator[Path]:
-    """The files in a folder of this machine, at any depth; folders that vanish meanwhile have none."""
+    """The files in a folder, at any depth; folders that vanish meanwhile have none."""
+    if is_remote(folder):
+        yield from (path for path in folder.rglob("*") if path.is_file())
+        return
     for found, _, names in os.walk(folder):
         for name in names:
             yield Path(found) / name
