@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from include.errors import BadInput
-from include.settings import Ranker, Settings, Surface
+from include.settings import Settings, Surface
 from include.steps.backtest import backtest_cut, plan_backtest
 from include.steps.doctor import doctor
 from include.steps.land import land
@@ -18,18 +18,16 @@ from include.steps.plan import plan_recommend
 from include.steps.report_backtest import report_backtest
 from include.stores import backtests
 from tests import samples
+from tests.test_backtest import RANKER, Rows, event
 from tests.test_path import cleaned, lists, published
 
 HOURS, USERS, ITEMS = 12, 20, 15
-Rows = list[dict[str, Any]]
 SURFACES = (Surface(name="home", show_seen=True), Surface(name="new"))
-RANKER = Ranker(window_days=1.5 / 24, min_users=5, min_users_for_trees=5)
 
 
-def did(user: int | str, item: int | str, hours: float, kind: str = "purchase") -> dict[str, Any]:
+def did(user: int | str, item: int | str, hours: float) -> dict[str, Any]:
     when = samples.FIRST + timedelta(hours=hours)
-    empty = dict.fromkeys(samples.events(1)[0])
-    return {**empty, "user_id": f"u{user}", "item_id": f"i{item}", "event_type": kind, "event_ts": when.isoformat()}
+    return event(when, user_id=f"u{user}", item_id=f"i{item}", event_type="purchase")
 
 
 def always_the_same() -> Rows:

@@ -83,12 +83,5 @@ def run(
     serve: Serve = False,
 ) -> None:
     """All of it: clean, gate, embed, update, recommend, gate, publish. Prints the publication."""
-    from include.steps.plan import plan_recommend
-
-    settings = home()
-    clean_and_gate(settings)
-    printed(
-        take_to_publication(
-            settings, plan_recommend(settings, moment(as_of), beyond_data=True), True if serve else None
-        )
-    )
+    clean_and_gate(home())
+    recommend(as_of, serve)

@@ -175,17 +175,27 @@ def size(folder: Path) -> int:
         remote: Any = folder
         return int(remote.fs.du(remote.path)) if remote.exists() else 0
     total = 0
-    for file in inside(folder):
+    for file in _inside(folder):
         with contextlib.suppress(FileNotFoundError):
             total += file.stat().st_size
     return total
 
 
-def inside(folder: Path) -> Iterator[Path]:
-    """The files in a folder, at any depth; folders that vanish meanwhile have none."""
-    if is_remote(folder):
-        yield from (path for path in folder.rglob("*") if path.is_file())
-        return
+def last_written(path: Path) -> float | None:
+    """When a file, or the last of the files in a folder, was written, in seconds since 1970; None for what is not there."""
+    if is_remote(path):
+        remote: Any = path
+        found = remote.fs.find(remote.path, detail=True).values()
+        return max((info["LastModified"].timestamp() for info in found), default=None)
+    moments = []
+    for file in [path, *_inside(path)]:
+        with contextlib.suppress(FileNotFoundError):
+            moments.append(file.stat().st_mtime)
+    return max(moments, default=None)
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The files in a folder of this machine, at any depth; folders that vanish meanwhile have none."""
     for found, _, names in os.walk(folder):
         for name in names:
             yield Path(found) / name

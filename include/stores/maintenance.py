@@ -4,7 +4,6 @@ DuckLake lets go of a file in two steps: no snapshot names it any more, then it 
 first step end in between, so the second waits.
 """
 
-import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,11 +21,8 @@ REWRITE_DELETED = 0.5
 
 def age(path: Path) -> timedelta:
     """Time since a file, or the last of the files in a folder, was written; none of what vanishes meanwhile."""
-    moments = []
-    for file in [path, *files.inside(path)]:
-        with contextlib.suppress(FileNotFoundError):
-            moments.append(file.stat().st_mtime)
-    return timedelta(seconds=max(0.0, time.time() - max(moments, default=time.time())))
+    written = files.last_written(path)
+    return timedelta(0) if written is None else timedelta(seconds=max(0.0, time.time() - written))
 
 
 # The lake
