@@ -122,3 +122,16 @@ def test_a_home_outlives_the_folder_of_the_code_that_cleaned_it(tmp_path, monkey
     clean.clean(settings)
     with lake.connect(settings) as connection:
         assert connection.execute("SELECT count(*) FROM lake.main.int_event_history").fetchone() == (20,)
+
+
+def test_duckdbs_extensions_are_linked_and_links_follow_their_packages(settings: Settings) -> None:
+    folder = lake.link_extensions(settings)
+    links = sorted(folder.glob("*/*/*.duckdb_extension"))
+    assert [link.stem for link in links] == sorted(lake.extensions(settings))
+    assert all(link.is_symlink() and link.exists() for link in links)
+    links[0].unlink()
+    links[0].symlink_to(settings.home / "of an environment that is gone")
+    links[1].unlink()
+    links[1].write_bytes(b"a copy, as homes held them before")
+    lake.link_extensions(settings)
+    assert all(link.is_symlink() and link.exists() for link in links)

@@ -545,16 +545,8 @@ class SmallLake:
         self.run(f"INSERT INTO dim_items VALUES ('{item}', 1, true, ['a'])")
 
 
-@pytest.fixture(scope="module")
-def extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """DuckDB's extensions, installed once for all lakes of this file."""
-    return lake.install_extensions(Settings(home=tmp_path_factory.mktemp("extensions")))
-
-
 @pytest.fixture
-def small(settings: Settings, extensions: Path) -> SmallLake:
-    settings.cache.mkdir(parents=True)
-    (settings.cache / extensions.name).symlink_to(extensions)
+def small(settings: Settings) -> SmallLake:
     return SmallLake(settings)
 
 
@@ -710,7 +702,7 @@ def test_after_the_gated_snapshot_expired_everything_is_judged(
     assert "2 batches and 40 keys changed since the beginning" in caplog.text
 
 
-def test_what_cleaning_leaves_can_be_gated(settings: Settings, extensions: Path) -> None:
+def test_what_cleaning_leaves_can_be_gated(settings: Settings) -> None:
     """Through the real dbt build, with its own tables: a good hour, the same again, and a bad one."""
 
     def land(hour: int, nobodys: int, table: str = "events") -> None:
@@ -727,7 +719,6 @@ def test_what_cleaning_leaves_can_be_gated(settings: Settings, extensions: Path)
         (folder / f"{table}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
 
     settings.cache.mkdir(parents=True)
-    (settings.cache / extensions.name).symlink_to(extensions)
     land(0, nobodys=4)
     land(0, nobodys=0, table="items")
     clean(settings)

@@ -170,7 +170,7 @@ def dbt(
         "LAKE_CATALOGUE": address,
         "LAKE_DATA": f"{lake.data(source)}/",
         "LAKE_READ_ONLY": str(reads is not None),
-        "LAKE_EXTENSIONS": str(lake.install_extensions(source)),
+        "LAKE_EXTENSIONS": str(lake.link_extensions(source)),
         "LAKE_TEMPORARY": str(settings.work / "duckdb_temporary"),
         "LAKE_MEMORY": settings.cleaning.memory_limit,
         "LAKE_DBT_PLUGINS": str(project / "plugins"),

@@ -5,6 +5,7 @@ One writer at a time (see `include.stores.lock`); any number of readers beside i
 
 import importlib.util
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -32,21 +33,31 @@ def extensions(settings: Settings) -> tuple[str, ...]:
     return ("ducklake", *others)
 
 
-def install_extensions(settings: Settings) -> Path:
-    """Install DuckDB's extensions from their Python packages on this machine, once, and return that folder."""
+def _extension_files(settings: Settings) -> dict[str, Path]:
+    """Where the Python packages of the extensions that a home needs have them, by name."""
+    found = {}
+    for name in extensions(settings):
+        spec = importlib.util.find_spec(f"duckdb_extension_{name}")
+        if spec is None or spec.origin is None:
+            raise BadInput(f"the package duckdb-extension-{name} is missing: run make install")
+        folder = Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}"
+        found[name] = folder / f"{name}.duckdb_extension"
+    return found
+
+
+def link_extensions(settings: Settings) -> Path:
+    """The folder in which dbt-duckdb finds the extensions installed: links to them, as a copy takes 70 MB of each home."""
     directory = settings.work / "duckdb_extensions"
-    version = f"v{duckdb.__version__}"
-    wanted = extensions(settings)
-    if all(any((directory / version).glob(f"*/{name}.duckdb_extension")) for name in wanted):
-        return directory
-    directory.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(config={"extension_directory": str(directory)}) as connection:
-        for name in wanted:
-            spec = importlib.util.find_spec(f"duckdb_extension_{name}")
-            if spec is None or spec.origin is None:
-                raise BadInput(f"the package duckdb-extension-{name} is missing: run make install")
-            file = Path(spec.origin).parent / "extensions" / version / f"{name}.duckdb_extension"
-            connection.install_extension(str(file))
+    with duckdb.connect() as connection:
+        platform = str(connection.execute("PRAGMA platform").fetchall()[0][0])
+    folder = directory / f"v{duckdb.__version__}" / platform
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, file in _extension_files(settings).items():
+        link = folder / f"{name}.duckdb_extension"
+        if not link.is_symlink() or link.readlink() != file:
+            aside = link.with_suffix(f".{os.getpid()}.tmp")
+            aside.symlink_to(file)
+            aside.replace(link)
     return directory
 
 
@@ -152,20 +163,19 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
                 engine.execute(f"DROP SECRET IF EXISTS {name}")
 
 
-_idle: dict[tuple[Path, tuple[str, ...]], list[duckdb.DuckDBPyConnection]] = {}
+_idle: dict[tuple[str, ...], list[duckdb.DuckDBPyConnection]] = {}
 
 
 @contextmanager
 def _engine(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB with the extensions loaded and nothing attached; used again, since loading them takes a quarter of a second."""
-    kind = (install_extensions(settings), extensions(settings))
-    waiting = _idle.setdefault(kind, [])
+    waiting = _idle.setdefault(extensions(settings), [])
     try:
         engine = waiting.pop()
     except IndexError:
-        engine = duckdb.connect(config={"extension_directory": str(kind[0])})
-        for name in kind[1]:
-            engine.load_extension(name)
+        engine = duckdb.connect()
+        for file in _extension_files(settings).values():
+            engine.load_extension(str(file))
     try:
         yield engine
     except BaseException:
