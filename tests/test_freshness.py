@@ -11,16 +11,20 @@ import pyarrow.compute as pc
 import pytest
 
 from include.models.candidates import popularity
+from include.models.encoder import TextEncoder
 from include.models.freshness import curve, measurable, refreshed, refreshed_at
 from include.models.histories import Histories
+from include.models.interests import unit
+from include.models.texts import item_texts as item_texts_of
+from include.models.traits import Traits
 from include.settings import Settings, Surface
 from include.steps import freshness
 from include.steps.backtest import backtest_cut, plan_backtest, recommend_as_of
 from include.steps.doctor import doctor
-from include.steps.freshness import Told, active_hours, measure_freshness, ranked_at, read_told, trends_at
+from include.steps.freshness import Told, active_hours, item_texts, measure_freshness, ranked_at, read_told, trends_at
 from include.steps.report_backtest import _freshness as joined
 from include.steps.report_backtest import report_backtest
-from include.stores import backtests
+from include.stores import backtests, behaviour, lake
 from tests import test_candidates
 from tests.test_backtest import CUT as BOUNDARY
 from tests.test_backtest import END, USERS, at, delivered, future, past
@@ -53,21 +57,24 @@ def test_a_refresh_is_the_last_one_before_an_hour():
 
 def test_trends_are_those_of_a_fit_at_that_time_and_the_rest_stays():
     sources, later = fitted(HISTORIES), fitted(HISTORIES, DAY + 4)
-    fresh = refreshed(sources, HISTORIES.before(DAY + 4), np.zeros(ITEMS), DAY + 4)
+    fresh = refreshed(sources, HISTORIES.before(DAY + 4), sources.traits, np.zeros(ITEMS), DAY + 4)
     trends = ("day", "counts", "popularity", "first_day", "last_day")
     tensors, of_later = fresh.tensors(), later.tensors()
     for name, tensor in sources.tensors().items():
         expected = of_later[name] if name in trends else tensor
         assert np.array_equal(tensors[name], expected), name
     assert not np.array_equal(sources.popularity, fresh.popularity)
-    same = refreshed(sources, HISTORIES.before(DAY), np.zeros(ITEMS), DAY).tensors()
+    same = refreshed(sources, HISTORIES.before(DAY), sources.traits, np.zeros(ITEMS), DAY).tensors()
     assert all(np.array_equal(same[name], tensor) for name, tensor in sources.tensors().items())
 
 
-def test_items_that_appeared_since_have_trends_and_no_relations():
+def test_items_that_appeared_since_have_trends_and_traits_and_no_relations():
     more = Histories(HISTORIES.user, HISTORIES.item, HISTORIES.day, (HISTORIES.shape[0], ITEMS + 3))
     sources = fitted(HISTORIES)
-    fresh = refreshed(sources, more, np.zeros(ITEMS + 3), DAY + 6)
+    random = np.random.default_rng(1)
+    texts = np.concatenate([sources.traits.texts, random.normal(size=(3, sources.traits.texts.shape[1]))])
+    traits = Traits.of(texts.astype(np.float32), [["a"]] * (ITEMS + 3), [None] * (ITEMS + 3))
+    fresh = refreshed(sources, more, traits, np.zeros(ITEMS + 3), DAY + 6)
     for field in fields(fresh):
         value = getattr(fresh, field.name)
         if field.name not in ("day", "traits", "left", "right") and not field.name.startswith("recent"):
@@ -77,14 +84,13 @@ def test_items_that_appeared_since_have_trends_and_no_relations():
     assert fresh.ease.nnz == sources.ease.nnz
     assert fresh.recent.shape == (sources.recent.shape[0], ITEMS + 3)
     assert fresh.recent_month.shape == (sources.recent_month.shape[0], ITEMS + 3)
-    assert {values.shape[0] for values in vars(fresh.traits).values()} == {ITEMS + 3}
-    assert not fresh.traits.texts[ITEMS:].any()
+    assert fresh.traits is traits
     for part in (fresh.left, fresh.right):
         assert len(part) == ITEMS + 3
         assert not part[ITEMS:].any()
-    for likes in fresh.popularity_of_likes.values():
+    for name, likes in fresh.popularity_of_likes.items():
         assert likes.shape == (ITEMS + 3,)
-        assert not likes[ITEMS:].any()
+        assert likes[ITEMS:].any() == name.endswith("_by_categories")
 
 
 def test_the_slowest_cadence_that_is_not_shown_to_be_worse_is_named():
@@ -118,15 +124,16 @@ def planned(settings: Settings, **options) -> dict:
 def seen_at(settings: Settings, hour: int, users: list[str]) -> list[list[str]]:
     """Each user's list as of an hour after the cut."""
     plan = planned(settings)
-    ranking = recommend_as_of(settings, plan, CUT.isoformat(), users)[2]
-    assert ranking is not None
-    return lists_at(plan, read_told(settings, plan, CUT), ranking, hour, users)
+    learned = recommend_as_of(settings, plan, CUT.isoformat(), users)[2]
+    assert learned is not None
+    told = read_told(settings, plan, CUT)
+    return lists_at(plan, told, learned.ranking, item_texts(settings, told, learned), hour, users)
 
 
-def lists_at(plan: dict, told: Told, ranking, hour: int, users: list[str]) -> list[list[str]]:
+def lists_at(plan: dict, told: Told, ranking, texts, hour: int, users: list[str]) -> list[list[str]]:
     of = np.array([told.users.index(user) for user in users])
     order = np.argsort(of)
-    found = ranked_at(plan, told, trends_at(told, ranking, hour), hour, hour, of[order])
+    found = ranked_at(plan, told, trends_at(told, ranking, texts, hour), hour, hour, of[order])
     return [[told.items[item] for item in row] for row in found[np.argsort(order)]]
 
 
@@ -138,32 +145,55 @@ def users() -> list[str]:
 @pytest.fixture(scope="module")
 def learned(whole, users):
     plan = planned(whole)
-    lists, _, ranking = recommend_as_of(whole, plan, CUT.isoformat(), users)
-    assert ranking is not None
-    return plan, read_told(whole, plan, CUT), ranking, lists
+    lists, _, learned = recommend_as_of(whole, plan, CUT.isoformat(), users)
+    assert learned is not None
+    told = read_told(whole, plan, CUT)
+    return plan, told, learned, item_texts(whole, told, learned), lists
 
 
 def test_lists_as_of_the_cut_are_the_products_own(learned, users):
-    plan, told, ranking, lists = learned
+    plan, told, found, texts, lists = learned
     own = lists.filter(pc.equal(lists["method"], "tidemark")).to_pylist()
-    found = lists_at(plan, told, ranking, 0, users)
-    assert found == [[row["item_id"] for row in own if row["user_id"] == user] for user in users]
+    again = lists_at(plan, told, found.ranking, texts, 0, users)
+    assert again == [[row["item_id"] for row in own if row["user_id"] == user] for user in users]
 
 
 def test_lists_of_a_refresh_see_nothing_at_or_after_it(learned, users, tmp_path, monkeypatch):
     """A home that holds the future, and one that ends where the lists are made anew."""
-    plan, told, ranking, _ = learned
+    plan, told, found, texts, _ = learned
     hour = (BOUNDARY - CUT) // timedelta(hours=1)
-    honest = lists_at(plan, told, ranking, hour, users)
+    honest = lists_at(plan, told, found.ranking, texts, hour, users)
     assert honest == seen_at(delivered(tmp_path, with_future=False), hour, users)
-    assert honest != lists_at(plan, told, ranking, 0, users), "a refresh does something"
+    assert honest != lists_at(plan, told, found.ranking, texts, 0, users), "a refresh does something"
     for guard, opened in (
         ("counts_at", lambda told, hour: np.ones(len(told.weight), dtype=bool)),
         ("items_at", lambda told, hour: len(told.items)),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(Told, guard, opened)
-            assert lists_at(plan, told, ranking, hour, users) != honest, guard
+            assert lists_at(plan, told, found.ranking, texts, hour, users) != honest, guard
+
+
+def test_what_appeared_later_says_of_itself_what_the_lake_says(whole, learned):
+    plan, told, found, texts, _ = learned
+    with lake.connect(whole) as connection:
+        rows = behaviour.items(connection, plan["lake_snapshot"], END).drop_columns("available").to_pylist()
+    new = [f"new{n}" for n in range(3)]
+    assert told.items[told.known :] == new
+    assert told.described.slice(told.known).to_pylist() == [row for row in rows if row["item_id"] in new]
+    traits = trends_at(told, found.ranking, texts, HOURS).sources.traits
+    # The three have the text that i0 gets later, when it is no longer looked at, and its categories and creator.
+    own, first = told.items.index("i0"), told.known
+    assert traits.texts[first] @ traits.texts[first + 1] == pytest.approx(1.0, abs=1e-6)
+    assert traits.texts[first] @ traits.texts[own] < 0.9
+    for matrix in (traits.categories, traits.creators):
+        rows = matrix.toarray()
+        assert np.array_equal(rows[first], rows[own])
+        assert rows[first].any()
+    assert len(trends_at(told, found.ranking, texts, 0).sources.traits.texts) == told.known
+    told_first = told.described.slice(first, 1)
+    raw = TextEncoder(whole.encoder).encode(item_texts_of(told_first), prefix=whole.encoder.item_prefix)
+    assert np.allclose(traits.texts[first], unit(raw - found.text_mean)[0], atol=1e-5)
 
 
 def test_popularity_and_targets_are_those_of_the_landed_events(whole, monkeypatch):

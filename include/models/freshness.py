@@ -10,6 +10,7 @@ from include.models import metrics
 from include.models.candidates import HALF_LIVES_DAYS, NEVER_DAYS, Sources, popularity
 from include.models.histories import Histories
 from include.models.sparse import longer, wider
+from include.models.traits import Traits
 
 Floats = NDArray[np.float64]
 
@@ -28,12 +29,13 @@ def refreshed_at(hour: int, cadence: str) -> int:
     return 0 if every is None else hour // every * every
 
 
-def refreshed(sources: Sources, histories: Histories, first_day: Floats, day: float) -> Sources:
+def refreshed(sources: Sources, histories: Histories, traits: Traits | None, first_day: Floats, day: float) -> Sources:
     """The same sources with their trends as of a later time; what is known of pairs of items stays as it was learned.
 
     Args:
         sources: fitted as of a cut, of m items.
         histories: of all users before that time; of n >= m items, of which the first m are those of the sources.
+        traits: of the n items.
         first_day: (n,) when each item came to be.
         day: the time, in days from the epoch.
     """
@@ -52,7 +54,7 @@ def refreshed(sources: Sources, histories: Histories, first_day: Floats, day: fl
         again=np.append(sources.again, np.zeros(new)),
         recent=wider(sources.recent, sources.recent.shape[0], n),
         recent_month=None if month is None else wider(month, month.shape[0], n),
-        traits=None if sources.traits is None else sources.traits.with_more(n),
+        traits=None if sources.traits is None else traits,
         left=None if sources.left is None else longer(sources.left, n),
         right=None if sources.right is None else longer(sources.right, n),
         **{name: wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions", "text")},

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from include.models.interests import unit
 from include.models.products import row_products
-from include.models.sparse import entries, kept_form, longer, sparse_of, sparse_tensors, wider
+from include.models.sparse import entries, kept_form, sparse_of, sparse_tensors
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -59,12 +59,6 @@ class Traits:
         if "texts" not in tensors:
             return None
         return cls(tensors["texts"], sparse_of(tensors, "categories"), sparse_of(tensors, "creators"))
-
-    def with_more(self, n: int) -> "Traits":
-        """The same with further items behind them, up to n, of which nothing is known."""
-        return Traits(
-            longer(self.texts, n), *(wider(matrix, n, matrix.shape[1]) for matrix in (self.categories, self.creators))
-        )
 
 
 def _marks(cells: Sequence[tuple[int, Hashable]], rows: int) -> csr_array:

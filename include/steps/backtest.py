@@ -26,11 +26,11 @@ from include.models.peers import PEERS
 from include.settings import Encoder, Settings, Surface
 from include.steps.chain import STEPS
 from include.steps.embed_texts import embed_texts
-from include.steps.freshness import FRESHNESS, measure_freshness
-from include.steps.item_texts import centred, item_text_vectors
+from include.steps.freshness import FRESHNESS, Learned, measure_freshness
+from include.steps.item_texts import centred, item_text_vectors, text_mean
 from include.steps.judging import Known, Window, known_as_of, metrics_of, window
 from include.steps.keep_texts import keep_texts
-from include.steps.learn_lists import Ranking, load_ranking
+from include.steps.learn_lists import load_ranking
 from include.steps.plan import gated, plan_rebuild, ranker_kind
 from include.stores import artefacts, backtests, behaviour, lake, publications, vectors
 
@@ -166,7 +166,9 @@ def product_settings(settings: Settings, plan: Plan, folder: Path) -> Settings:
 
 
 def embed_history(settings: Settings, plan: Plan) -> dict[str, Any]:
-    """Embed what no run embedded before, as of the last cut, so that cuts side by side do not all do it.
+    """Embed what no run embedded before, so that cuts side by side do not all do it.
+
+    As of the last cut; where freshness is measured, also what appears in its window.
 
     Returns:
         How many texts were embedded.
@@ -175,8 +177,8 @@ def embed_history(settings: Settings, plan: Plan) -> dict[str, Any]:
         return {"embedded": 0}
     with backtests.scratch(settings) as folder:
         product = product_settings(settings, plan, folder)
-        cut = datetime.fromisoformat(plan["cuts"][-1])
-        candidate = plan_rebuild(product, cut, snapshot=plan["lake_snapshot"])["candidate"]
+        until = datetime.fromisoformat(plan["as_of"] if plan["freshness"] else plan["cuts"][-1])
+        candidate = plan_rebuild(product, until, snapshot=plan["lake_snapshot"])["candidate"]
         embed_texts(product, candidate)
         return {"embedded": keep_texts(product, candidate)["kept"]}
 
@@ -195,12 +197,12 @@ def backtest_cut(settings: Settings, plan: Plan, cut: str, progress: Progress = 
     """
     known = known_at(settings, plan, datetime.fromisoformat(cut))
     window = window_after(settings, plan, known)
-    lists, facts, ranking = recommend_as_of(settings, plan, cut, window.users, progress)
+    lists, facts, learned = recommend_as_of(settings, plan, cut, window.users, progress)
     pairs, of_lists = judge(plan, known, window, lists, refused=facts["refused"])
     facts = {"cut": cut, **window.counts, **facts, **of_lists}
     tables = {"recommendations": lists, "pairs": pairs}
     if plan["freshness"]:
-        tables[FRESHNESS], facts[FRESHNESS] = measure_freshness(settings, plan, known.cut, ranking)
+        tables[FRESHNESS], facts[FRESHNESS] = measure_freshness(settings, plan, known.cut, learned)
         progress(FRESHNESS)
     backtests.write_cut(out_folder(settings, plan), cut, facts, tables)
     return facts
@@ -232,7 +234,7 @@ def window_after(settings: Settings, plan: Plan, known: Known) -> Window:
 
 def recommend_as_of(
     settings: Settings, plan: Plan, cut: str, users: list[str], progress: Progress = lambda _: None
-) -> tuple[pa.Table, dict[str, Any], Ranking | None]:
+) -> tuple[pa.Table, dict[str, Any], Learned | None]:
     """What every method recommends to some users as of a cut.
 
     Args:
@@ -245,9 +247,9 @@ def recommend_as_of(
     Returns:
         Rows of `LISTS`, sorted by method (in the plan's order), user and rank; `settings` of each peer, `choice_pairs`
         they were chosen by, `refused` methods with the reason, and `gates` of the product that failed; and, where freshness
-        is measured, what ranks the product's lists.
+        is measured, what the product learned, unless its lists keep the blend.
     """
-    ranking = None
+    learned = None
     known = known_at(settings, plan, datetime.fromisoformat(cut))
     lists: dict[str, pa.Table] = {}
     facts: dict[str, Any] = {"settings": {}, "choice_pairs": 0, "refused": {}, "gates": []}
@@ -256,8 +258,9 @@ def recommend_as_of(
             product, state = _run_product(product_settings(settings, plan, folder), plan, known.cut, facts)
             if PRODUCT in plan["methods"]:
                 lists[PRODUCT] = _product_lists(product, plan, state, users)
-                if plan["freshness"]:
-                    ranking = load_ranking(product, state, product.surfaces[0])
+                ranking = load_ranking(product, state, product.surfaces[0]) if plan["freshness"] else None
+                if ranking is not None:
+                    learned = Learned(ranking, state, text_mean(product, state))
                 progress(PRODUCT)
             if VECTORS in plan["methods"]:
                 lists[VECTORS] = _lists(
@@ -288,7 +291,7 @@ def recommend_as_of(
         for name in plan["methods"]
         if name in lists
     ]
-    return pa.concat_tables([LISTS.empty_table(), *tables]), facts, ranking
+    return pa.concat_tables([LISTS.empty_table(), *tables]), facts, learned
 
 
 def _with_text(settings: Settings, plan: Plan, known: Known) -> Known:

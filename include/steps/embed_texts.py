@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from include.errors import BadInput
-from include.models.encoder import TextEncoder
+from include.models.encoder import TextEncoder, dimension
+from include.models.texts import item_text_hashes, item_texts
 from include.settings import Settings
 from include.stores import parts, publications, vectors
 from include.stores.parts import Part, cut, of_shard
@@ -60,7 +61,7 @@ def embed_texts(settings: Settings, candidate: str, shard: int | None = None) ->
     planned = {part: (texts, prefix) for part, texts, prefix in planned_texts(settings, candidate, state)}
     mine = of_shard(list(planned), shard, state["shards"])
     left = [part for part in mine if not parts.is_written(settings, candidate, part, inputs)]
-    model = _load(settings, candidate, state) if left else None
+    model = _load(settings, f"candidate {candidate}", state) if left else None
     for part in left:
         assert model is not None
         texts, prefix = planned[part]
@@ -87,11 +88,35 @@ def _embed(
     return found
 
 
-def _load(settings: Settings, candidate: str, state: dict[str, Any]) -> TextEncoder:
+def embed_items(
+    settings: Settings, state: dict[str, Any], items: pa.Table
+) -> tuple[list[str | None], NDArray[np.float32]]:
+    """Text hash and raw text vector of each item, as `item_text_vectors` has them, also of texts that no run embedded.
+
+    These are embedded here, and not kept.
+    """
+    encoder = settings.with_encoder(state.get("encoder")).encoder
+    hashes = item_text_hashes(items, encoder.item_prefix)
+    texts = {name: text for name, text in zip(hashes, item_texts(items), strict=True) if name is not None}
+    kept = sorted(texts.keys() & vectors.known_texts(settings, state["encoder_id"]))
+    new = sorted(texts.keys() - set(kept))
+    width = dimension(encoder)
+    found = [vectors.text_vectors(settings, state["encoder_id"], kept, width)]
+    if new:
+        model = _load(settings, "the backtest", state)
+        found.append(_embed(settings, model, new, [texts[name] for name in new], encoder.item_prefix))
+    place = {name: row for row, name in enumerate([*kept, *new])}
+    described = np.array([name is not None for name in hashes], dtype=bool)
+    raw = np.zeros((len(hashes), width), dtype=np.float32)
+    raw[described] = np.concatenate(found)[[place[name] for name in hashes if name is not None]]
+    return hashes, raw
+
+
+def _load(settings: Settings, what: str, state: dict[str, Any]) -> TextEncoder:
     model = TextEncoder(settings.with_encoder(state.get("encoder")).encoder)
     if model.encoder_id != state["encoder_id"]:
         raise BadInput(
-            f"candidate {candidate} is planned with encoder {state['encoder_id']}, but {model.encoder.source} is encoder "
+            f"{what} is planned with encoder {state['encoder_id']}, but {model.encoder.source} is encoder "
             f"{model.encoder_id} on this machine: their vectors cannot meet"
         )
     return model

@@ -23,7 +23,10 @@ from include.durations import duration
 from include.models import candidates, metrics, peers
 from include.models.freshness import measurable, refreshed, refreshed_at
 from include.models.histories import Histories
+from include.models.traits import Traits
 from include.settings import Settings
+from include.steps.embed_texts import embed_items
+from include.steps.item_texts import centred
 from include.steps.learn_lists import Ranking, days, in_days, users_at_once
 from include.steps.update_lists import ranked
 from include.stores import behaviour, lake
@@ -46,6 +49,17 @@ ROWS = pa.schema(
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What the product learned as of a cut: what ranks its lists, and what makes vectors of the texts that come later."""
+
+    ranking: Ranking
+    state: dict[str, Any]
+    """Of its candidate."""
+
+    text_mean: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Told:
     """What the lake tells of a cut and of the window behind it. Items known at the cut come first, others as they appeared."""
 
@@ -62,6 +76,9 @@ class Told:
     weight: Floats
     excluded_day: Floats
     """From when on each interaction does not count; not a number: it always counts."""
+
+    described: pa.Table
+    """What each item says of itself: at the cut, or where it appeared later, at first."""
 
     def day(self, hour: int) -> float:
         """An hour after the cut, in days from the epoch."""
@@ -99,7 +116,7 @@ class Hour:
 
 
 def measure_freshness(
-    settings: Settings, plan: Plan, cut: datetime, ranking: Ranking | None
+    settings: Settings, plan: Plan, cut: datetime, learned: Learned | None
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Hold what users did in each hour of the window against lists of several ages.
 
@@ -107,7 +124,7 @@ def measure_freshness(
         settings: all settings.
         plan: of the backtest.
         cut: T.
-        ranking: what ranks the product's lists as of the cut; None where they keep the blend, or are not asked for.
+        learned: as of the cut; None where the product's lists keep the blend, or are not asked for.
 
     Returns:
         Rows of `ROWS`, one for each curve, cadence, hour and user; and how many `rows` of hour and user and `targets` there
@@ -120,8 +137,8 @@ def measure_freshness(
     found = {
         POPULARITY: {name: _popular(settings, plan, told, hours, name, [half_lives[name]])[0] for name in cadences}
     }
-    if ranking is not None:
-        found |= _of_ranking(plan, told, hours, cadences, ranking)
+    if learned is not None:
+        found |= _of_ranking(plan, told, hours, cadences, learned.ranking, item_texts(settings, told, learned))
     who = np.concatenate([np.zeros(0, dtype=np.int64), *(each.users for each in hours)])
     when = np.repeat([each.hour for each in hours], [len(each.users) for each in hours])
     names = pa.array(told.users, pa.string()).take(pa.array(who))
@@ -147,6 +164,10 @@ def read_told(settings: Settings, plan: Plan, cut: datetime) -> Told:
         new = later.filter(pc.invert(pc.is_in(later["item_id"], known["item_id"])))
         spans = pa.concat_tables([known, new.sort_by([("first_from", "ascending"), ("item_id", "ascending")])])
         items = spans["item_id"].to_pylist()
+        described = [
+            behaviour.items(connection, snapshot, cut).drop_columns("available"),
+            behaviour.first_items(connection, snapshot, items[known.num_rows :]),
+        ]
         users = behaviour.users_of_any_time(connection, snapshot, end)
         done, excluded_at = behaviour.interactions_of_any_time(connection, snapshot, end, users, items)
     there = done.item >= 0
@@ -161,7 +182,15 @@ def read_told(settings: Settings, plan: Plan, cut: datetime) -> Told:
         done=Histories(done.user[there], done.item[there], days(done.event_ts[there]), (len(users), len(items))),
         weight=done.weight[there],
         excluded_day=days(excluded_at[there]),
+        described=pa.concat_tables(described),
     )
+
+
+def item_texts(settings: Settings, told: Told, learned: Learned) -> NDArray[np.float32]:
+    """(items, d) text vectors as the vector table would have them: those of the cut, and of what appeared later."""
+    known = learned.ranking.sources.traits
+    later = centred(*embed_items(settings, learned.state, told.described.slice(told.known)), learned.text_mean)
+    return later if known is None else np.concatenate([known.texts, later])
 
 
 def active_hours(told: Told, plan: Plan) -> list[Hour]:
@@ -199,7 +228,12 @@ def _marks(row: Ints, column: Ints, shape: tuple[int, int]) -> csr_array:
 
 
 def _of_ranking(
-    plan: Plan, told: Told, hours: list[Hour], cadences: list[str], ranking: Ranking
+    plan: Plan,
+    told: Told,
+    hours: list[Hour],
+    cadences: list[str],
+    ranking: Ranking,
+    texts: NDArray[np.float32],
 ) -> dict[str, dict[str, Floats]]:
     """NDCG of the ranker's lists for each row of hour and user, by curve and cadence."""
     asked: dict[int, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
@@ -210,7 +244,7 @@ def _of_ranking(
                 asked[refresh][history].update(each.users.tolist())
     listed = {}
     for refresh, by_history in asked.items():
-        trends = trends_at(told, ranking, refresh)
+        trends = trends_at(told, ranking, texts, refresh)
         for history, users in by_history.items():
             of = np.array(sorted(users), dtype=np.int64)
             listed[refresh, history] = of, ranked_at(plan, told, trends, refresh, history, of)
@@ -228,11 +262,14 @@ def _of_ranking(
     }
 
 
-def trends_at(told: Told, ranking: Ranking, hour: int) -> Ranking:
-    """What ranks lists, with trends as of an hour."""
+def trends_at(told: Told, ranking: Ranking, texts: NDArray[np.float32], hour: int) -> Ranking:
+    """What ranks lists, with trends as of an hour, and what the items there say of themselves."""
     items = told.items_at(hour)
+    said = told.described.slice(0, items)
+    traits = Traits.of(texts[:items], said["categories"].to_pylist(), said["creator_id"].to_pylist())
     before, first_day = told.before(hour, items), told.first_day[:items]
-    return Ranking(refreshed(ranking.sources, before, first_day, told.day(hour)), ranking.ranker, told.items[:items])
+    sources = refreshed(ranking.sources, before, traits, first_day, told.day(hour))
+    return Ranking(sources, ranking.ranker, told.items[:items])
 
 
 def ranked_at(plan: Plan, told: Told, trends: Ranking, refresh: int, history: int, users: Ints) -> Ints:

@@ -93,6 +93,25 @@ def items(
     ).to_arrow_table()
 
 
+def first_items(connection: duckdb.DuckDBPyConnection, snapshot: int, item_ids: list[str]) -> pa.Table:
+    """The first version of the named items, in the order of their names.
+
+    Returns:
+        `item_id, title, categories, description, creator_id`.
+    """
+    return connection.execute(
+        f"""
+        SELECT item_id, title, categories, description, creator_id
+        FROM {at(Mart.ITEMS, snapshot)}
+        JOIN (SELECT unnest($items::VARCHAR[]) AS item_id, generate_subscripts($items::VARCHAR[], 1) AS place)
+        USING (item_id)
+        WHERE version = 1
+        ORDER BY place
+        """,
+        {"items": item_ids},
+    ).to_arrow_table()
+
+
 def item_spans(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> pa.Table:
     """When each item that holds as of T came to be, and from when until when it is available; sorted by id.
 
