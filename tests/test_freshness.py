@@ -15,13 +15,13 @@ from include.models.encoder import TextEncoder
 from include.models.freshness import curve, measurable, refreshed, refreshed_at
 from include.models.histories import Histories
 from include.models.interests import unit
-from include.models.texts import item_texts as item_texts_of
+from include.models.texts import item_texts
 from include.models.traits import Traits
 from include.settings import Settings, Surface
 from include.steps import freshness
 from include.steps.backtest import backtest_cut, plan_backtest, recommend_as_of
 from include.steps.doctor import doctor
-from include.steps.freshness import Told, active_hours, item_texts, measure_freshness, ranked_at, read_told, trends_at
+from include.steps.freshness import Told, active_hours, measure_freshness, ranked_at, read_told, text_vectors, trends_at
 from include.steps.report_backtest import _freshness as joined
 from include.steps.report_backtest import report_backtest
 from include.stores import backtests, behaviour, lake
@@ -127,7 +127,7 @@ def seen_at(settings: Settings, hour: int, users: list[str]) -> list[list[str]]:
     learned = recommend_as_of(settings, plan, CUT.isoformat(), users)[2]
     assert learned is not None
     told = read_told(settings, plan, CUT)
-    return lists_at(plan, told, learned.ranking, item_texts(settings, told, learned), hour, users)
+    return lists_at(plan, told, learned.ranking, text_vectors(settings, told, learned), hour, users)
 
 
 def lists_at(plan: dict, told: Told, ranking, texts, hour: int, users: list[str]) -> list[list[str]]:
@@ -148,7 +148,7 @@ def learned(whole, users):
     lists, _, learned = recommend_as_of(whole, plan, CUT.isoformat(), users)
     assert learned is not None
     told = read_told(whole, plan, CUT)
-    return plan, told, learned, item_texts(whole, told, learned), lists
+    return plan, told, learned, text_vectors(whole, told, learned), lists
 
 
 def test_lists_as_of_the_cut_are_the_products_own(learned, users):
@@ -182,7 +182,7 @@ def test_what_appeared_later_says_of_itself_what_the_lake_says(whole, learned):
     assert told.items[told.known :] == new
     assert told.described.slice(told.known).to_pylist() == [row for row in rows if row["item_id"] in new]
     traits = trends_at(told, found.ranking, texts, HOURS).sources.traits
-    # The three have the text that i0 gets later, when it is no longer looked at, and its categories and creator.
+    # The three have a title of their own, and the categories and the creator of i0.
     own, first = told.items.index("i0"), told.known
     assert traits.texts[first] @ traits.texts[first + 1] == pytest.approx(1.0, abs=1e-6)
     assert traits.texts[first] @ traits.texts[own] < 0.9
@@ -192,7 +192,7 @@ def test_what_appeared_later_says_of_itself_what_the_lake_says(whole, learned):
         assert rows[first].any()
     assert len(trends_at(told, found.ranking, texts, 0).sources.traits.texts) == told.known
     told_first = told.described.slice(first, 1)
-    raw = TextEncoder(whole.encoder).encode(item_texts_of(told_first), prefix=whole.encoder.item_prefix)
+    raw = TextEncoder(whole.encoder).encode(item_texts(told_first), prefix=whole.encoder.item_prefix)
     assert np.allclose(traits.texts[first], unit(raw - found.text_mean)[0], atol=1e-5)
 
 

@@ -29,7 +29,7 @@ def refreshed_at(hour: int, cadence: str) -> int:
     return 0 if every is None else hour // every * every
 
 
-def refreshed(sources: Sources, histories: Histories, traits: Traits | None, first_day: Floats, day: float) -> Sources:
+def refreshed(sources: Sources, histories: Histories, traits: Traits, first_day: Floats, day: float) -> Sources:
     """The same sources with their trends as of a later time; what is known of pairs of items stays as it was learned.
 
     Args:
@@ -54,7 +54,7 @@ def refreshed(sources: Sources, histories: Histories, traits: Traits | None, fir
         again=np.append(sources.again, np.zeros(new)),
         recent=wider(sources.recent, sources.recent.shape[0], n),
         recent_month=None if month is None else wider(month, month.shape[0], n),
-        traits=None if sources.traits is None else traits,
+        traits=traits,
         left=None if sources.left is None else longer(sources.left, n),
         right=None if sources.right is None else longer(sources.right, n),
         **{name: wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions", "text")},

@@ -138,7 +138,7 @@ def measure_freshness(
         POPULARITY: {name: _popular(settings, plan, told, hours, name, [half_lives[name]])[0] for name in cadences}
     }
     if learned is not None:
-        found |= _of_ranking(plan, told, hours, cadences, learned.ranking, item_texts(settings, told, learned))
+        found |= _of_ranking(plan, told, hours, cadences, learned.ranking, text_vectors(settings, told, learned))
     who = np.concatenate([np.zeros(0, dtype=np.int64), *(each.users for each in hours)])
     when = np.repeat([each.hour for each in hours], [len(each.users) for each in hours])
     names = pa.array(told.users, pa.string()).take(pa.array(who))
@@ -186,11 +186,12 @@ def read_told(settings: Settings, plan: Plan, cut: datetime) -> Told:
     )
 
 
-def item_texts(settings: Settings, told: Told, learned: Learned) -> NDArray[np.float32]:
+def text_vectors(settings: Settings, told: Told, learned: Learned) -> NDArray[np.float32]:
     """(items, d) text vectors as the vector table would have them: those of the cut, and of what appeared later."""
     known = learned.ranking.sources.traits
+    assert known is not None, "only artefacts of before have none, and these were made for the cut"
     later = centred(*embed_items(settings, learned.state, told.described.slice(told.known)), learned.text_mean)
-    return later if known is None else np.concatenate([known.texts, later])
+    return np.concatenate([known.texts, later])
 
 
 def active_hours(told: Told, plan: Plan) -> list[Hour]:
