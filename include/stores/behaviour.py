@@ -94,7 +94,7 @@ def items(
 
 
 def first_items(connection: duckdb.DuckDBPyConnection, snapshot: int, item_ids: list[str]) -> pa.Table:
-    """The first version of the named items, in the order of their names.
+    """The first version of the named items, in the order that they are named in.
 
     Returns:
         `item_id, title, categories, description, creator_id`.
