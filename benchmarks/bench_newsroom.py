@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks.bench_quality import interval
 from benchmarks.processes import tidemark
 from include.models.metrics import ndcg
 
@@ -145,9 +146,10 @@ def show(found: dict[str, Any]) -> None:
     """Print what the backtest found."""
     for name, method in found["methods"].items():
         print(f"{name:18} NDCG@{K} {method['ndcg']:.4f}")
+    print(f"tidemark to {found['best_peer']}: {interval(found['ratio'])}")
     for curve, each in found.get("freshness", {}).get("curves", {}).items():
-        values = ", ".join(f"{name} {facts['ndcg']:.4f}" for name, facts in each["cadences"].items())
-        print(f"{curve:18} {values}")
+        for name, facts in each["cadences"].items():
+            print(f"{curve:12} {name:10} NDCG@{K} {facts['ndcg']:.4f}, to daily {interval(facts['ratio'])}")
 
 
 def main() -> None:
