@@ -718,7 +718,6 @@ def test_what_cleaning_leaves_can_be_gated(settings: Settings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{table}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
 
-    settings.cache.mkdir(parents=True)
     land(0, nobodys=4)
     land(0, nobodys=0, table="items")
     clean(settings)

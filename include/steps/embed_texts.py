@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from include.errors import BadInput
-from include.models.encoder import TextEncoder, dimension
-from include.models.texts import item_text_hashes, item_texts
+from include.models.encoder import TextEncoder
 from include.settings import Settings
 from include.stores import parts, publications, vectors
 from include.stores.parts import Part, cut, of_shard
@@ -61,12 +60,12 @@ def embed_texts(settings: Settings, candidate: str, shard: int | None = None) ->
     planned = {part: (texts, prefix) for part, texts, prefix in planned_texts(settings, candidate, state)}
     mine = of_shard(list(planned), shard, state["shards"])
     left = [part for part in mine if not parts.is_written(settings, candidate, part, inputs)]
-    model = _load(settings, f"candidate {candidate}", state) if left else None
+    model = load_encoder(settings, f"candidate {candidate}", state) if left else None
     for part in left:
         assert model is not None
         texts, prefix = planned[part]
         start = time.monotonic()
-        embedded = _embed(settings, model, part.keys, texts, prefix)
+        embedded = embed(settings, model, part.keys, texts, prefix)
         rows = pa.table({"text_hash": pa.array(part.keys, pa.string()), "vector": vectors.vector_column(embedded)})
         parts.write(settings, candidate, part, inputs, rows, time.monotonic() - start)
         log.info("embedded part %d of %d (%d texts)", part.number + 1, part.of, len(texts))
@@ -74,7 +73,7 @@ def embed_texts(settings: Settings, candidate: str, shard: int | None = None) ->
     return {"embedded": done, "there_already": sum(len(part.keys) for part in mine) - done}
 
 
-def _embed(
+def embed(
     settings: Settings, model: TextEncoder, hashes: Sequence[str], texts: list[str], prefix: str
 ) -> NDArray[np.float32]:
     """Vectors of texts. An adapter takes the kept vectors of the encoder below it, where there are some."""
@@ -88,31 +87,12 @@ def _embed(
     return found
 
 
-def embed_items(
-    settings: Settings, state: dict[str, Any], items: pa.Table
-) -> tuple[list[str | None], NDArray[np.float32]]:
-    """Text hash and raw text vector of each item, as `item_text_vectors` has them, also of texts that no run embedded.
+def load_encoder(settings: Settings, what: str, state: dict[str, Any]) -> TextEncoder:
+    """The encoder that a candidate names; `what` is what needs it.
 
-    These are embedded here, and not kept.
+    Raises:
+        BadInput: the encoder on this machine is another one.
     """
-    encoder = settings.with_encoder(state.get("encoder")).encoder
-    hashes = item_text_hashes(items, encoder.item_prefix)
-    texts = {name: text for name, text in zip(hashes, item_texts(items), strict=True) if name is not None}
-    kept = sorted(texts.keys() & vectors.known_texts(settings, state["encoder_id"]))
-    new = sorted(texts.keys() - set(kept))
-    width = dimension(encoder)
-    found = [vectors.text_vectors(settings, state["encoder_id"], kept, width)]
-    if new:
-        model = _load(settings, "the backtest", state)
-        found.append(_embed(settings, model, new, [texts[name] for name in new], encoder.item_prefix))
-    place = {name: row for row, name in enumerate([*kept, *new])}
-    described = np.array([name is not None for name in hashes], dtype=bool)
-    raw = np.zeros((len(hashes), width), dtype=np.float32)
-    raw[described] = np.concatenate(found)[[place[name] for name in hashes if name is not None]]
-    return hashes, raw
-
-
-def _load(settings: Settings, what: str, state: dict[str, Any]) -> TextEncoder:
     model = TextEncoder(settings.with_encoder(state.get("encoder")).encoder)
     if model.encoder_id != state["encoder_id"]:
         raise BadInput(

@@ -25,8 +25,7 @@ from include.models.freshness import measurable, refreshed, refreshed_at
 from include.models.histories import Histories
 from include.models.traits import Traits
 from include.settings import Settings
-from include.steps.embed_texts import embed_items
-from include.steps.item_texts import centred
+from include.steps.item_texts import centred, embed_items
 from include.steps.learn_lists import Ranking, days, in_days, users_at_once
 from include.steps.update_lists import ranked
 from include.stores import behaviour, lake

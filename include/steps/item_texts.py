@@ -1,4 +1,4 @@
-"""From item rows to their kept text vectors, and the mean that is taken off them."""
+"""From item rows to their text vectors, and the mean that is taken off them."""
 
 from typing import Any
 
@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from include.errors import BadInput
 from include.models.encoder import dimension
 from include.models.interests import unit
-from include.models.texts import item_text_hashes
+from include.models.texts import item_text_hashes, item_texts
 from include.settings import Settings
+from include.steps.embed_texts import embed, load_encoder
 from include.steps.plan import TEXT_MEAN
 from include.stores import artefacts, vectors
 
@@ -33,6 +34,26 @@ def item_text_vectors(
     named = [name for name in hashes if name is not None]
     found[described] = vectors.text_vectors(settings, state["encoder_id"], named, width)
     return hashes, found
+
+
+def embed_items(
+    settings: Settings, state: dict[str, Any], items: pa.Table
+) -> tuple[list[str | None], NDArray[np.float32]]:
+    """Text hash and raw text vector of each item, as `item_text_vectors` has them, also of texts that no run embedded.
+
+    These are embedded here, and not kept.
+    """
+    prefix = settings.with_encoder(state.get("encoder")).encoder.item_prefix
+    hashes, known = item_text_hashes(items, prefix), vectors.known_texts(settings, state["encoder_id"])
+    new = np.array([name is not None and name not in known for name in hashes], dtype=bool)
+    _, kept = item_text_vectors(settings, state, items.filter(pa.array(~new)))
+    raw = np.zeros((len(hashes), kept.shape[1]), dtype=np.float32)
+    raw[~new] = kept
+    if new.any():
+        model = load_encoder(settings, "the backtest", state)
+        named = [name for name in hashes if name is not None and name not in known]
+        raw[new] = embed(settings, model, named, item_texts(items.filter(pa.array(new))), prefix)
+    return hashes, raw
 
 
 def centred_text_vectors(
