@@ -26,6 +26,26 @@ def test_environment_listens_on_loopback_with_a_login(settings: Settings, monkey
     assert found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{settings.home}/airflow/airflow.db?timeout=60"
 
 
+def test_what_tasks_are_forked_from_holds_libraries_and_nothing_that_runs(settings: Settings) -> None:
+    environment = airflow.environment(settings)
+    code = f"""
+import gc, json, sys, threading
+for name in {environment["AIRFLOW__SCHEDULER__MP_FORKSERVER_PRELOAD"].split(",")}:
+    __import__(name)
+from include.preloaded import LIBRARIES
+print(json.dumps({{
+    "missing": [name for name in LIBRARIES if name not in sys.modules],
+    "threads": threading.active_count(),
+    "own": sorted(name for name in sys.modules if name.startswith("include.")),
+    "frozen": gc.get_freeze_count(),
+}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("frozen") > 100_000
+    assert found == {"missing": [], "threads": 1, "own": ["include.preloaded"]}
+
+
 def test_a_taken_port_is_not_chosen() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

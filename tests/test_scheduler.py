@@ -99,6 +99,11 @@ def test_the_history_serves_after_one_run(settings: Settings, client: Client, hi
     assert events[0]["extra"]["rows"]["events"]["landed"] == 96
 
 
+def test_tasks_are_forked_from_a_process_that_has_loaded_the_libraries(settings: Settings, history: str) -> None:
+    forked_from = [process for process in airflow.processes(settings) if "include.preloaded" in str(process.cmdline())]
+    assert [process.name() for process in forked_from if any("libtorch" in file.path for file in process.memory_maps())]
+
+
 def test_a_backfill_of_two_hours_is_followed(
     settings: Settings, client: Client, hourly: tuple[publications.Manifest, list[Run]]
 ) -> None:
