@@ -14,9 +14,11 @@ from include.models.candidates import (
     Relations,
     Sources,
     fit,
+    nearest_texts,
     relate,
     scores,
     text_neighbours,
+    with_later_texts,
 )
 from include.models.histories import DECAY_DAYS, Histories, Pairs
 from include.models.interests import unit
@@ -79,6 +81,18 @@ def test_of_too_many_items_the_newest_have_text_neighbours(monkeypatch):
     expected = np.where(alike > 0, np.exp(10 * (alike - 1)), 0.0)
     np.testing.assert_allclose(found[np.ix_(kept, kept)], expected / expected.sum(axis=1, keepdims=True), rtol=1e-4)
     assert found.sum() == pytest.approx(20)
+
+
+@pytest.mark.parametrize("known", [0, 5, ITEMS])
+def test_later_texts_are_put_beside_those_that_are_known(monkeypatch, known):
+    monkeypatch.setattr(candidates, "TEXTS_AT_ONCE", 7)
+    monkeypatch.setattr(candidates, "TEXT_NEIGHBOURS", 4)
+    text = unit(np.random.default_rng(6).normal(size=(ITEMS, 12)))
+    text[::4] = 0.0  # without a text
+    of_known = nearest_texts(text[:known], np.zeros(known))
+    found, expected = with_later_texts(of_known, text), nearest_texts(text, np.zeros(ITEMS))
+    assert np.array_equal(found.toarray() > 0, expected.toarray() > 0)
+    np.testing.assert_allclose(found.toarray(), expected.toarray(), atol=1e-6)
 
 
 def test_pairs_equal_a_plain_loop():

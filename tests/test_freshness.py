@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include.models.candidates import popularity
+from include.models.candidates import popularity, text_neighbours
 from include.models.encoder import TextEncoder
 from include.models.freshness import curve, measurable, refreshed, refreshed_at
 from include.models.histories import Histories
@@ -21,7 +21,7 @@ from include.settings import Settings, Surface
 from include.steps import freshness
 from include.steps.backtest import backtest_cut, plan_backtest, recommend_as_of
 from include.steps.doctor import doctor
-from include.steps.freshness import Told, active_hours, measure_freshness, ranked_at, read_told, text_vectors, trends_at
+from include.steps.freshness import Told, active_hours, measure_freshness, ranked_at, read_texts, read_told, trends_at
 from include.steps.report_backtest import _freshness as joined
 from include.steps.report_backtest import report_backtest
 from include.stores import backtests, behaviour, lake
@@ -57,24 +57,25 @@ def test_a_refresh_is_the_last_one_before_an_hour():
 
 def test_trends_are_those_of_a_fit_at_that_time_and_the_rest_stays():
     sources, later = fitted(HISTORIES), fitted(HISTORIES, DAY + 4)
-    fresh = refreshed(sources, HISTORIES.before(DAY + 4), sources.traits, np.zeros(ITEMS), DAY + 4)
+    fresh = refreshed(sources, HISTORIES.before(DAY + 4), sources.traits, sources.text, np.zeros(ITEMS), DAY + 4)
     trends = ("day", "counts", "popularity", "first_day", "last_day")
     tensors, of_later = fresh.tensors(), later.tensors()
     for name, tensor in sources.tensors().items():
         expected = of_later[name] if name in trends else tensor
         assert np.array_equal(tensors[name], expected), name
     assert not np.array_equal(sources.popularity, fresh.popularity)
-    same = refreshed(sources, HISTORIES.before(DAY), sources.traits, np.zeros(ITEMS), DAY).tensors()
+    same = refreshed(sources, HISTORIES.before(DAY), sources.traits, sources.text, np.zeros(ITEMS), DAY).tensors()
     assert all(np.array_equal(same[name], tensor) for name, tensor in sources.tensors().items())
 
 
-def test_items_that_appeared_since_have_trends_and_traits_and_no_relations():
+def test_items_that_appeared_since_have_trends_traits_and_neighbours_and_no_learned_relations():
     more = Histories(HISTORIES.user, HISTORIES.item, HISTORIES.day, (HISTORIES.shape[0], ITEMS + 3))
     sources = fitted(HISTORIES)
     random = np.random.default_rng(1)
     texts = np.concatenate([sources.traits.texts, random.normal(size=(3, sources.traits.texts.shape[1]))])
     traits = Traits.of(texts.astype(np.float32), [["a"]] * (ITEMS + 3), [None] * (ITEMS + 3))
-    fresh = refreshed(sources, more, traits, np.zeros(ITEMS + 3), DAY + 6)
+    near = text_neighbours(traits.texts, np.zeros(ITEMS + 3))
+    fresh = refreshed(sources, more, traits, near, np.zeros(ITEMS + 3), DAY + 6)
     for field in fields(fresh):
         value = getattr(fresh, field.name)
         if field.name not in ("day", "traits", "left", "right") and not field.name.startswith("recent"):
@@ -90,7 +91,7 @@ def test_items_that_appeared_since_have_trends_and_traits_and_no_relations():
         assert not part[ITEMS:].any()
     for name, likes in fresh.popularity_of_likes.items():
         assert likes.shape == (ITEMS + 3,)
-        assert likes[ITEMS:].any() == name.endswith("_by_categories")
+        assert likes[ITEMS:].any() == (not name.endswith("_by_creators"))
 
 
 def test_the_slowest_cadence_that_is_not_shown_to_be_worse_is_named():
@@ -127,7 +128,7 @@ def seen_at(settings: Settings, hour: int, users: list[str]) -> list[list[str]]:
     learned = recommend_as_of(settings, plan, CUT.isoformat(), users)[2]
     assert learned is not None
     told = read_told(settings, plan, CUT)
-    return lists_at(plan, told, learned.ranking, text_vectors(settings, told, learned), hour, users)
+    return lists_at(plan, told, learned.ranking, read_texts(settings, told, learned), hour, users)
 
 
 def lists_at(plan: dict, told: Told, ranking, texts, hour: int, users: list[str]) -> list[list[str]]:
@@ -148,7 +149,7 @@ def learned(whole, users):
     lists, _, learned = recommend_as_of(whole, plan, CUT.isoformat(), users)
     assert learned is not None
     told = read_told(whole, plan, CUT)
-    return plan, told, learned, text_vectors(whole, told, learned), lists
+    return plan, told, learned, read_texts(whole, told, learned), lists
 
 
 def test_lists_as_of_the_cut_are_the_products_own(learned, users):

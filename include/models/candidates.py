@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array, vstack
+from scipy.sparse import coo_array, csr_array, hstack, vstack
 
 from include.models.factors import (
     TEXT_NEIGHBOURS,
@@ -344,6 +344,11 @@ def text_neighbours(text: Floats, first_day: NDArray[np.float64]) -> csr_array:
     Returns:
         (n, n) weights, each row's sum 1; none for an item without text.
     """
+    return neighbours_weights(nearest_texts(text, first_day))
+
+
+def nearest_texts(text: Floats, first_day: NDArray[np.float64]) -> csr_array:
+    """(n, n) cosines of each item's text with those that are most like it; the arguments are those of `text_neighbours`."""
     n = len(text)
     told = np.flatnonzero(text.any(axis=1))
     told = np.sort(told[np.argsort(-first_day[told], kind="stable")[:MOST_TEXT_ITEMS]])
@@ -354,12 +359,28 @@ def text_neighbours(text: Floats, first_day: NDArray[np.float64]) -> csr_array:
         near = packed.product(torch.from_numpy(own[start : start + TEXTS_AT_ONCE])).numpy()
         near[np.arange(len(near)), np.arange(start, start + len(near))] = 0.0
         blocks.append(_strongest_of_dense(near, TEXT_NEIGHBOURS))
-    if not blocks:
-        return csr_array((n, n))
-    row, column = entries(found := csr_array(vstack(blocks, format="csr")))
-    weights = np.exp(TEXT_SHARPNESS * (found.data.astype(np.float64) - 1.0))
-    weights /= np.bincount(row, weights=weights, minlength=len(told))[row]
-    return csr_array((weights, (told[row], told[column])), shape=(n, n))
+    return _of_all(csr_array(vstack(blocks, format="csr")), told, n) if blocks else csr_array((n, n))
+
+
+def with_later_texts(nearest: csr_array, text: Floats) -> csr_array:
+    """(n, n) the nearest texts of n items, of the first m of which they are known: (m, m); `text` is (n, d)."""
+    for start in range(nearest.shape[0], len(text), TEXTS_AT_ONCE):
+        later = np.arange(start, min(start + TEXTS_AT_ONCE, len(text)))
+        near = text[later] @ text[: later[-1] + 1].T
+        near[np.arange(len(later)), later] = 0.0
+        of_known = hstack([nearest, csr_array(near[:, :start].T)], format="csr")
+        nearest = csr_array(
+            vstack([strongest(of_known, TEXT_NEIGHBOURS), _strongest_of_dense(near, TEXT_NEIGHBOURS)], format="csr")
+        )
+    return nearest
+
+
+def neighbours_weights(nearest: csr_array) -> csr_array:
+    """(n, n) weights of the nearest texts of each item, by how like they are, each row's sum 1."""
+    row, _ = entries(nearest)
+    weights = np.exp(TEXT_SHARPNESS * (nearest.data.astype(np.float64) - 1.0))
+    weights /= np.bincount(row, weights=weights, minlength=nearest.shape[0])[row]
+    return csr_array((weights, nearest.indices, nearest.indptr), shape=nearest.shape)
 
 
 def _cosine(pairs: Pairs) -> csr_array:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from include.models import metrics
 from include.models.candidates import HALF_LIVES_DAYS, NEVER_DAYS, Sources, popularity
 from include.models.histories import Histories
-from include.models.sparse import longer, wider
+from include.models.sparse import kept_form, longer, wider
 from include.models.traits import Traits
 
 Floats = NDArray[np.float64]
@@ -29,13 +30,16 @@ def refreshed_at(hour: int, cadence: str) -> int:
     return 0 if every is None else hour // every * every
 
 
-def refreshed(sources: Sources, histories: Histories, traits: Traits, first_day: Floats, day: float) -> Sources:
-    """The same sources with their trends as of a later time; what is known of pairs of items stays as it was learned.
+def refreshed(
+    sources: Sources, histories: Histories, traits: Traits, near: csr_array, first_day: Floats, day: float
+) -> Sources:
+    """The same sources with their trends as of a later time; what was learned of pairs of items stays as it was.
 
     Args:
         sources: fitted as of a cut, of m items.
         histories: of all users before that time; of n >= m items, of which the first m are those of the sources.
         traits: of the n items.
+        near: (n, n) their neighbours by text.
         first_day: (n,) when each item came to be.
         day: the time, in days from the epoch.
     """
@@ -55,9 +59,10 @@ def refreshed(sources: Sources, histories: Histories, traits: Traits, first_day:
         recent=wider(sources.recent, sources.recent.shape[0], n),
         recent_month=None if month is None else wider(month, month.shape[0], n),
         traits=traits,
+        text=kept_form(near),
         left=None if sources.left is None else longer(sources.left, n),
         right=None if sources.right is None else longer(sources.right, n),
-        **{name: wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions", "text")},
+        **{name: wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions")},
     )
 
 

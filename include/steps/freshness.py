@@ -2,7 +2,7 @@
 
 In the window behind a cut, what users did in each hour is held against lists of the last refresh before that hour, for
 refreshes of several cadences. Only who is active in an hour is asked for. What a refresh follows from is selected by
-`Told.before`, which looks at nothing at or after its time; what items have to do with each other, and the ranker, stay as they
+`Told.before`, which looks at nothing at or after its time; what behaviour says of pairs of items, and the ranker, stay as they
 were learned as of the cut.
 """
 
@@ -106,6 +106,17 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """What items say, those of the cut and those that appeared later."""
+
+    vectors: NDArray[np.float32]
+    """(items, d) as the vector table would have them."""
+
+    nearest: csr_array
+    """(known, known) of those of the cut."""
+
+
+@dataclass(frozen=True)
 class Hour:
     """Who did something in an hour of the window, and what: `targets` has a row for each of `users`, sorted positions."""
 
@@ -137,7 +148,7 @@ def measure_freshness(
         POPULARITY: {name: _popular(settings, plan, told, hours, name, [half_lives[name]])[0] for name in cadences}
     }
     if learned is not None:
-        found |= _of_ranking(plan, told, hours, cadences, learned.ranking, text_vectors(settings, told, learned))
+        found |= _of_ranking(plan, told, hours, cadences, learned.ranking, read_texts(settings, told, learned))
     who = np.concatenate([np.zeros(0, dtype=np.int64), *(each.users for each in hours)])
     when = np.repeat([each.hour for each in hours], [len(each.users) for each in hours])
     names = pa.array(told.users, pa.string()).take(pa.array(who))
@@ -185,12 +196,13 @@ def read_told(settings: Settings, plan: Plan, cut: datetime) -> Told:
     )
 
 
-def text_vectors(settings: Settings, told: Told, learned: Learned) -> NDArray[np.float32]:
-    """(items, d) text vectors as the vector table would have them: those of the cut, and of what appeared later."""
+def read_texts(settings: Settings, told: Told, learned: Learned) -> Texts:
+    """The vectors of the cut, and those that what appeared later would have."""
     known = learned.ranking.sources.traits
     assert known is not None, "only artefacts of before have none, and these were made for the cut"
     later = centred(*embed_items(settings, learned.state, told.described.slice(told.known)), learned.text_mean)
-    return np.concatenate([known.texts, later])
+    nearest = candidates.nearest_texts(known.texts, told.first_day[: told.known])
+    return Texts(np.concatenate([known.texts, later]), nearest)
 
 
 def active_hours(told: Told, plan: Plan) -> list[Hour]:
@@ -233,7 +245,7 @@ def _of_ranking(
     hours: list[Hour],
     cadences: list[str],
     ranking: Ranking,
-    texts: NDArray[np.float32],
+    texts: Texts,
 ) -> dict[str, dict[str, Floats]]:
     """NDCG of the ranker's lists for each row of hour and user, by curve and cadence."""
     asked: dict[int, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
@@ -262,13 +274,14 @@ def _of_ranking(
     }
 
 
-def trends_at(told: Told, ranking: Ranking, texts: NDArray[np.float32], hour: int) -> Ranking:
+def trends_at(told: Told, ranking: Ranking, texts: Texts, hour: int) -> Ranking:
     """What ranks lists, with trends as of an hour, and what the items there say of themselves."""
     items = told.items_at(hour)
     said = told.described.slice(0, items)
-    traits = Traits.of(texts[:items], said["categories"].to_pylist(), said["creator_id"].to_pylist())
+    traits = Traits.of(texts.vectors[:items], said["categories"].to_pylist(), said["creator_id"].to_pylist())
+    near = candidates.neighbours_weights(candidates.with_later_texts(texts.nearest, traits.texts))
     before, first_day = told.before(hour, items), told.first_day[:items]
-    sources = refreshed(ranking.sources, before, traits, first_day, told.day(hour))
+    sources = refreshed(ranking.sources, before, traits, near, first_day, told.day(hour))
     return Ranking(sources, ranking.ranker, told.items[:items])
 
 
