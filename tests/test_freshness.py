@@ -182,11 +182,14 @@ def test_what_appeared_later_says_of_itself_what_the_lake_says(whole, learned):
     new = [f"new{n}" for n in range(3)]
     assert told.items[told.known :] == new
     assert told.described.slice(told.known).to_pylist() == [row for row in rows if row["item_id"] in new]
-    traits = trends_at(told, found.ranking, texts, HOURS).sources.traits
+    fresh = trends_at(told, found.ranking, texts, HOURS).sources
+    traits, near = fresh.traits, fresh.text.toarray()
     # The three have a title of their own, and the categories and the creator of i0.
     own, first = told.items.index("i0"), told.known
     assert traits.texts[first] @ traits.texts[first + 1] == pytest.approx(1.0, abs=1e-6)
     assert traits.texts[first] @ traits.texts[own] < 0.9
+    assert near[first].argmax() in (first + 1, first + 2)
+    assert near[:first, first:].any(), "and what was there before has them for neighbours"
     for matrix in (traits.categories, traits.creators):
         rows = matrix.toarray()
         assert np.array_equal(rows[first], rows[own])
