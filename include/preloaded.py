@@ -1,7 +1,7 @@
 """What tasks import, loaded once by the process that they are forked from: imports were most of an hourly run.
 
-Libraries alone, and none that starts a thread of its own when it is imported, as LanceDB does: of it only what takes most of its
-time is here. DAGs and steps are read by each task, so that a change of the code needs no restart.
+Libraries alone, and none that starts a Python thread when it is imported, as LanceDB does: of it only what takes most of its time
+is here. numpy, Arrow and DuckDB start native ones, which tasks have been seen to do without. DAGs and steps are read by each task, so that a change of the code needs no restart.
 """
 
 import gc
