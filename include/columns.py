@@ -1,7 +1,10 @@
-"""Names of the tables and columns that more than one part of Tidemark speaks of."""
+"""Names of the tables and columns that more than one part of Tidemark speaks of, and how exact scores are."""
 
 from collections.abc import Iterable
 from typing import Final
+
+DECIMALS: Final = 6
+"""Of every score in a list, so that what is equal but for rounding is in order of ids."""
 
 
 class Column:

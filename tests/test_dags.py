@@ -232,6 +232,24 @@ def test_parsing_imports_nothing_heavy(facts: dict[str, Any]) -> None:
     assert facts["imported"] == []
 
 
+def test_tasks_that_neither_train_nor_score_import_nothing_that_does() -> None:
+    """Each task imports its libraries anew: torch alone is more than a second of each."""
+    steps = (
+        "clean",
+        "gate_lake",
+        "plan",
+        "update_items",
+        "keep_users",
+        "check_vectors",
+        "keep_lists",
+        "check_lists",
+        "publish",
+    )
+    code = f"import sys, {', '.join(f'include.steps.{step}' for step in steps)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "lightgbm", "sklearn"} & set(done.stdout.split())
+
+
 def test_docs_have_the_fixed_headings_in_order(facts: dict[str, Any]) -> None:
     for name, dag in facts["dags"].items():
         assert re.findall(r"^## (.+)$", dag["doc"], re.MULTILINE) == list(facts["headings"]), name

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
+from include.columns import DECIMALS
 from include.models.interests import decayed_weights, interest_vectors, unit
-from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
+from include.models.scoring import SOURCES, Blend, Catalogue, top_items
 from include.settings import Surface
 
 N, D, K, M = 60, 12, 6, 9

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from include.models.scoring import DECIMALS
+from include.columns import DECIMALS
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from include.columns import DECIMALS
 from include.models.pools import GROUPS, Pool, less_user_mean, standardised, user_deviation
-from include.models.scoring import DECIMALS
 from include.models.sparse import picked, places
 
 Ints = NDArray[np.int64]

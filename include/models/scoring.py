@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from include.columns import DECIMALS
 from include.models.products import PackedMatrix
 from include.settings import Surface
 
-DECIMALS = 6
 MARGIN = 16
 """Items beyond k that are looked at first, so that ties at the end of a list are cut by id."""
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include.columns import Reason
+from include.columns import DECIMALS, Reason
 from include.models.candidates import shrunk
-from include.models.scoring import DECIMALS, Catalogue, standardised
+from include.models.scoring import Catalogue, standardised
 from include.settings import Settings, Surface
 from include.stores import behaviour, lake, popularity
 

@@ -17,14 +17,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from include.columns import Reason, VectorTable
+from include.columns import DECIMALS, Reason, VectorTable
 from include.errors import TidemarkError
 from include.models.exploration import placed
 from include.models.histories import Histories
 from include.models.interests import decayed_weights
 from include.models.pools import GROUPS, pool
 from include.models.ranker import best
-from include.models.scoring import DECIMALS, SOURCES, Blend, Catalogue, top_items
+from include.models.scoring import SOURCES, Blend, Catalogue, top_items
 from include.models.sparse import picked
 from include.settings import Settings, Surface
 from include.steps.learn_lists import Ranking, days, load_ranking, users_at_once
