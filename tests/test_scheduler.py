@@ -37,6 +37,7 @@ FIRST = DAY + timedelta(hours=22)
 HOURS = [FIRST + timedelta(hours=number) for number in range(4)]  # two of the day, two of the next
 CLEAN, UPDATE, DAILY = DAGS
 SWITCH, ROLL_BACK = "switch_encoder", "roll_back_publication"
+LONGEST_WAIT = 900.0  # seconds until something hangs; 60 are usual
 
 NEXT = HOURS[3] + timedelta(hours=1)  # arrives while a correction is backfilled
 READERS = ["u5", "u6"]  # who did something in it
@@ -128,9 +129,9 @@ def test_a_backfill_of_two_hours_is_followed(
 
 def test_the_day_lists_everyone_and_says_so_on_its_asset(settings: Settings, client: Client, history: str) -> None:
     client.unpause(DAILY)
-    while not (scheduled := client.runs(DAILY)):  # Airflow itself schedules yesterday's
-        time.sleep(1)
-    client.wait(DAILY, [run["dag_run_id"] for run in scheduled])
+    scheduled = client.new_runs(DAILY, (), LONGEST_WAIT)  # Airflow itself schedules yesterday's
+    assert scheduled
+    client.wait(DAILY, scheduled)
     serving = publications.serving(settings)
     assert serving["kind"] == "recommend"
     params = {"name_pattern": "publication", "order_by": "timestamp"}
@@ -179,17 +180,18 @@ def create_backfill(settings: Settings, client: Client, first: datetime, last: d
     assert head is not None
     span = ("--from-date", first.isoformat(), "--to-date", last.isoformat())
     command = ["airflow", "backfill", "create", "--dag-id", CLEAN, *span, "--reprocess-behavior", "completed"]
-    for _ in range(12):
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            env=airflow.environment(settings, head.port),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            break
-        time.sleep(5)  # the backfill before it counts as active for up to half a minute after its runs have ended
+    with client.paused(CLEAN):
+        for _ in range(12):
+            done = subprocess.run(
+                [sys.executable, "-m", *command],
+                env=airflow.environment(settings, head.port),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode == 0:
+                break
+            time.sleep(5)  # the backfill before it counts as active for up to half a minute after its runs have ended
     assert done.returncode == 0, done.stdout + done.stderr
     runs = client.runs(CLEAN, logical_date_gte=first.isoformat(), logical_date_lte=last.isoformat())
     return [run["dag_run_id"] for run in runs]
@@ -274,9 +276,6 @@ def hour_follows(settings: Settings, client: Client, hour: datetime) -> publicat
     client.backfill(CLEAN, hour, hour)
     client.wait_for_asset("gated_behaviour", UPDATE)
     return publications.serving(settings)
-
-
-LONGEST_WAIT = 900.0  # seconds until something hangs; 60 are usual
 
 
 def question(client: Client, run: str) -> dict[str, Any] | None:
@@ -431,3 +430,21 @@ def test_it_listens_on_loopback_only(settings: Settings, client: Client) -> None
                 if connection.status == "LISTEN" and connection.laddr.port == head.port
             }
     assert listening == {"127.0.0.1"}
+
+
+def test_whoever_waits_or_asks_is_told_that_the_scheduler_has_ended(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.check_scheduler()
+    assert "ended" not in airflow.describe(settings)
+    scheduler = airflow.scheduler(settings)
+    assert scheduler is not None
+    scheduler.kill()
+    deadline = time.monotonic() + LONGEST_WAIT
+    while airflow.scheduler(settings) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "its scheduler has ended" in airflow.describe(settings)
+    monkeypatch.setattr("include.embedded.client.SILENCE", 10.0)
+    with pytest.raises(TidemarkError, match="no sign of life"):
+        client.new_runs(CLEAN, [run["dag_run_id"] for run in client.runs(CLEAN)], LONGEST_WAIT)

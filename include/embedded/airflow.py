@@ -269,12 +269,28 @@ def free_port(preferred: int = PORT) -> int:
     raise TidemarkError(f"no port of {HOST} is free")
 
 
+def scheduler(settings: Settings) -> psutil.Process | None:
+    """The scheduler's process, or None where it has ended: Airflow goes on without it, and nothing starts any more."""
+    for process in processes(settings):
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[-1:] == ["scheduler"]:
+                return process
+    return None
+
+
 def describe(settings: Settings) -> str:
     """Whether it runs, and how to log in."""
     found = running(settings)
     if found is None:
         return "Airflow does not run (make up starts it)"
-    return f"Airflow: {found.url}\n  user {USER}, password in {password_file(settings)}\n  log {log_file(settings)}"
+    lines = [
+        f"Airflow: {found.url}",
+        f"  user {USER}, password in {password_file(settings)}",
+        f"  log {log_file(settings)}",
+    ]
+    if scheduler(settings) is None:
+        lines.append("  its scheduler has ended, the log says why: nothing starts until make down and make up")
+    return "\n".join(lines)
 
 
 def _pid_file(settings: Settings) -> Path:

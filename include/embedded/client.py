@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from include.errors import TidemarkError
 FINISHED = ("success", "failed")
 ENDED = {"success", "failed", "skipped", "upstream_failed"}
 SHOWN = ENDED | {"running", "up_for_retry"}
+SILENCE = 300.0  # seconds without a sign of life of the scheduler; where it is busy, a minute is seen
 Run = dict[str, Any]
 
 
@@ -90,10 +92,27 @@ class Client:
 
     def unpause(self, dag_id: str) -> bool:
         """Let a DAG run. Returns whether it was paused."""
-        paused = bool(self.call("GET", f"/api/v2/dags/{dag_id}")["is_paused"])
-        if paused:
-            self.call("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
-        return paused
+        return self._set_paused(dag_id, False)
+
+    @contextmanager
+    def paused(self, dag_id: str) -> Iterator[None]:
+        """Let a DAG start nothing meanwhile.
+
+        Where SQLite is locked while Airflow 3.3 makes a backfill, it takes back the runs that it has made, and its scheduler ends if
+        it holds one of them by then. It looks at no run of a paused DAG.
+        """
+        was_paused = self._set_paused(dag_id, True)
+        try:
+            yield
+        finally:
+            self._set_paused(dag_id, was_paused)
+
+    def _set_paused(self, dag_id: str, paused: bool) -> bool:
+        """Returns whether it was paused before."""
+        before = bool(self.call("GET", f"/api/v2/dags/{dag_id}")["is_paused"])
+        if before != paused:
+            self.call("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": paused})
+        return before
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
         """Start a run now, without a data interval of its own. Returns its id."""
@@ -118,14 +137,15 @@ class Client:
         planned = {
             day["logical_date"] for day in self.call("POST", "/api/v2/backfills/dry_run", json=body)["backfills"]
         }
-        began = datetime.now(UTC)
-        while True:
-            response = self._once("POST", "/api/v2/backfills", json=body)
-            # 409: the backfill before it counts as active for up to half a minute after its runs have ended.
-            # 503: SQLite was locked for a moment.
-            if response.status_code not in (409, 503) or (datetime.now(UTC) - began).total_seconds() > 90:
-                break
-            time.sleep(3)
+        with self.paused(dag_id):
+            deadline = time.monotonic() + 90
+            while True:
+                response = self._once("POST", "/api/v2/backfills", json=body)
+                # 409: the backfill before it counts as active for up to half a minute after its runs have ended.
+                # 503: SQLite was locked for a moment.
+                if response.status_code not in (409, 503) or time.monotonic() > deadline:
+                    break
+                time.sleep(3)
         if response.is_error:
             raise TidemarkError(f"Airflow refused the backfill of {dag_id}: {response.text[:500]}")
         created = datetime.fromisoformat(response.json()["created_at"])
@@ -143,6 +163,29 @@ class Client:
         """Runs of a DAG, newest first."""
         params = {"order_by": "-run_after", "limit": 100, **filters}
         return list(self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=params)["dag_runs"])
+
+    def new_runs(self, dag_id: str, known: Collection[str], seconds: float) -> list[str]:
+        """Ids of the runs that are not among those known, as soon as there are any; none where none came in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            new = [run["dag_run_id"] for run in self.runs(dag_id) if run["dag_run_id"] not in known]
+            if new or time.monotonic() >= deadline:
+                return new
+            self.check_scheduler()
+            time.sleep(1)
+
+    def check_scheduler(self) -> None:
+        """See that the scheduler lives: without it, nothing ever starts or ends.
+
+        Raises:
+            TidemarkError: it gave no sign of life for a long time.
+        """
+        last = self.call("GET", "/api/v2/monitor/health")["scheduler"]["latest_scheduler_heartbeat"]
+        silent = (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds() if last else 0.0
+        if silent > SILENCE:
+            raise TidemarkError(
+                f"Airflow's scheduler gave no sign of life for {silent:.0f} s: read its log, and start Airflow again"
+            )
 
     def wait(self, dag_id: str, run_ids: list[str], seconds: float = 1800) -> list[Run]:
         """Watch runs until all have ended.
@@ -200,6 +243,7 @@ class Client:
             if now > deadline:
                 raise TidemarkError(f"{dag_id}: not ended after {seconds:.0f} s")
             if now - said > 15 or said == deadline:
+                self.check_scheduler()
                 said = now
                 self.progress(f"{dag_id}: {', '.join(sorted({run['state'] for run in runs})) or 'waiting to start'} …")
             time.sleep(1)

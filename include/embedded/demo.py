@@ -203,13 +203,7 @@ def run_dags(settings: Settings, client: Client, span: tuple[datetime, datetime]
     known = {run["dag_run_id"] for run in client.runs(daily)}
     was_paused = client.unpause(daily)
     # An unpaused daily DAG runs its last whole day by itself; on a later demo it has done so, and is started by hand.
-    deadline = time.monotonic() + (30 if was_paused else 0)
-    while not (new := [run["dag_run_id"] for run in client.runs(daily) if run["dag_run_id"] not in known]):
-        if time.monotonic() >= deadline:
-            new = [client.trigger(daily)]
-            break
-        time.sleep(1)
-    client.wait(daily, new)
+    client.wait(daily, client.new_runs(daily, known, 30 if was_paused else 0) or [client.trigger(daily)])
 
 
 def report(settings: Settings, users: list[str]) -> None:
