@@ -23,7 +23,7 @@ def test_environment_listens_on_loopback_with_a_login(settings: Settings, monkey
     assert found["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "False"
     assert found["AIRFLOW__CORE__LOAD_EXAMPLES"] == "False"
     assert Path(found["AIRFLOW_HOME"]) == settings.home / "airflow"
-    assert found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{settings.home}/airflow/airflow.db?timeout=60"
+    assert found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{settings.home}/airflow/airflow.db?timeout=30"
 
 
 def test_what_tasks_are_forked_from_holds_libraries_and_nothing_that_runs(settings: Settings) -> None:

@@ -103,8 +103,9 @@ def environment(settings: Settings, port: int = PORT) -> dict[str, str]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(password_file(settings)),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://{HOST}:{port}/execution/",
-        # Several processes write. On a busy machine one waits for another for longer than the 5 s after which SQLite gives up.
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+        # Several processes write. On a busy machine one waits for another for longer than the 5 s after which SQLite gives up. No
+        # longer than a client waits: of two requests that change something, Airflow 3.3 may let each wait for the other that long.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=30",
         # A pooled SQLite connection that was left inside a transaction would fail every later write through it.
         "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_ENABLED": "False",
         "AIRFLOW__API__HOST": HOST,

@@ -14,6 +14,7 @@ from include.errors import TidemarkError
 FINISHED = ("success", "failed")
 ENDED = {"success", "failed", "skipped", "upstream_failed"}
 SHOWN = ENDED | {"running", "up_for_retry"}
+TRIES = 5
 SILENCE = 300.0  # seconds without a sign of life of the scheduler; where it is busy, a minute is seen
 Run = dict[str, Any]
 
@@ -39,16 +40,18 @@ class Client:
         return response.json() if response.content else None
 
     def _request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        """Call, logging in as needed. A busy server drops a call now and then; reading is simply repeated."""
-        tries = 5 if method == "GET" else 1
-        for attempt in range(1, tries + 1):
+        """Call, logging in as needed. A busy server drops a call now and then, which is repeated where that can do no harm.
+
+        An error of the server's own is mostly a SQLite that was locked for too long, so nothing was done.
+        """
+        for attempt in range(1, TRIES + 1):
             try:
                 response = self._once(method, path, **kwargs)
             except httpx.TransportError:
-                if attempt == tries:
+                if attempt == TRIES or method != "GET":
                     raise
             else:
-                if response.status_code < 500 or attempt == tries:
+                if response.status_code < 500 or attempt == TRIES:
                     return response
             time.sleep(2)
         raise AssertionError("unreachable")
@@ -142,8 +145,8 @@ class Client:
             while True:
                 response = self._once("POST", "/api/v2/backfills", json=body)
                 # 409: the backfill before it counts as active for up to half a minute after its runs have ended.
-                # 503: SQLite was locked for a moment.
-                if response.status_code not in (409, 503) or time.monotonic() > deadline:
+                # 5xx: SQLite was locked.
+                if (response.status_code != 409 and response.status_code < 500) or time.monotonic() > deadline:
                     break
                 time.sleep(3)
         if response.is_error:
