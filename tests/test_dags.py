@@ -233,7 +233,7 @@ def test_parsing_imports_nothing_heavy(facts: dict[str, Any]) -> None:
 
 
 def test_tasks_that_neither_train_nor_score_import_nothing_that_does() -> None:
-    """Each task imports its libraries anew: torch alone is more than a second of each."""
+    """Where tasks are not forked from a process that has loaded the libraries: torch alone is seconds of each."""
     steps = (
         "clean",
         "gate_lake",
