@@ -62,10 +62,24 @@ def show(name: str) -> HTMLResponse:
     """One runbook. Anything but the stem of a file in docs/runbooks is not found."""
     if name not in names():
         raise HTTPException(404, "no such runbook")
-    text = (RUNBOOKS / f"{name}.md").read_text("utf-8")
-    # html=False: HTML inside a runbook is shown as text, not obeyed.
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    body = rendered((RUNBOOKS / f"{name}.md").read_text("utf-8"))
     return page(name.replace("_", " "), f'<p><a href="{url("")}">All runbooks</a></p>{body}')
+
+
+def rendered(text: str) -> str:
+    """Markdown as HTML. Links lead to other runbooks; of what is not served here only the words are left."""
+    # html=False: HTML inside a runbook is shown as text, not obeyed.
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = markdown.parse(text)
+    served = False
+    for token in [inner for block in tokens for inner in block.children or ()]:
+        if token.type == "link_open":
+            name = str(token.attrs["href"]).removesuffix(".md")
+            served = name in names()
+            token.attrs["href"] = url(name)
+        if token.type in ("link_open", "link_close"):
+            token.hidden = not served
+    return str(markdown.renderer.render(tokens, markdown.options, {}))
 
 
 def url(name: str) -> str:

@@ -1,6 +1,7 @@
 """The whole path once through a real Airflow: its scheduler, its API, its pools, and the plugin's pages."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from include.embedded.client import Client, Run
 from include.embedded.demo import DAGS, WRITER_POOL
 from include.errors import TidemarkError
 from include.models.encoder import identify
-from include.settings import Encoder, Settings
+from include.settings import REPOSITORY, Encoder, Settings
 from include.steps.compare import compare
 from include.steps.land import land
 from include.steps.migrate import opened
@@ -414,6 +415,13 @@ def test_runbooks_are_served_behind_the_login_and_nothing_else_is(settings: Sett
     assert "<h1>A red dbt model</h1>" in page.text
     assert "<table>" in page.text
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    links = set()
+    for runbook in (REPOSITORY / "docs" / "runbooks").glob("*.md"):
+        links |= set(re.findall(r'href="([^"]*)"', httpx.get(f"{runbooks}/{runbook.stem}", headers=headers).text))
+    assert "/tidemark/runbooks/fix_the_data" in links
+    assert {link: httpx.get(f"{head.url}{link}", headers=headers).status_code for link in links} == dict.fromkeys(
+        links, 200
+    )
     for wrong in ("..%2F..%2FREADME", "..%2Frunbooks%2Fstale_batch", "red_dbt_model.md", "%2e%2e", "nothing", "%00"):
         assert httpx.get(f"{runbooks}/{wrong}", headers=headers).status_code == 404, wrong
 
