@@ -18,7 +18,7 @@ Yes, at any time: the same batches give the same rows. An unfinished clean is fi
 
 ## Backfill
 `airflow backfill create --dag-id clean_behaviour_hourly --from-date … --to-date … --reprocess-behavior completed`
-(both ends are included; the DAG must not be paused), or one run with the params `from` and `to` for a long history. With
+(both ends are included; the runs of a paused DAG wait), or one run with the params `from` and `to` for a long history. With
 the param `dry_run` a run only logs which batches, rows, users and items it would touch. Runbook `fix_the_data`.
 """
 
