@@ -440,6 +440,20 @@ def test_it_listens_on_loopback_only(settings: Settings, client: Client) -> None
     assert listening == {"127.0.0.1"}
 
 
+def test_a_server_of_somebody_else_on_the_same_port_is_no_start(
+    settings: Settings, client: Client, tmp_path: Path
+) -> None:
+    """Two that start in the same moment find the same port free; one of them gets it."""
+    other = Settings(home=tmp_path / "home")
+    airflow.password_file(other).parent.mkdir(parents=True)
+    airflow.password_file(other).write_text(json.dumps({airflow.USER: "another"}), "utf-8")
+    found = airflow.running(settings)
+    assert found is not None
+    with pytest.raises(TidemarkError, match="another Airflow has taken"):
+        airflow.wait_until_healthy(other, found, lambda _: None)
+    airflow.wait_until_healthy(settings, found, lambda _: None)
+
+
 def test_whoever_waits_or_asks_is_told_that_the_scheduler_has_ended(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,7 +208,7 @@ def wait_until_healthy(settings: Settings, airflow: Running, progress: Progress 
     """Wait until the API server, the scheduler and the DAG processor say that they are healthy.
 
     Raises:
-        TidemarkError: it ended, or was not healthy in time.
+        TidemarkError: it ended, was not healthy in time, or another server listens on its port.
     """
     began = said = time.monotonic()
     while True:
@@ -217,6 +217,7 @@ def wait_until_healthy(settings: Settings, airflow: Running, progress: Progress 
             health = httpx.get(f"{airflow.url}/api/v2/monitor/health", timeout=5).json()
             state = {name: health[name]["status"] for name in ("metadatabase", "scheduler", "dag_processor")}
             if set(state.values()) == {"healthy"}:
+                _log_in(settings, airflow)
                 progress(f"Airflow is healthy after {time.monotonic() - began:.0f} s")
                 return
         if running(settings) is None:
@@ -229,6 +230,13 @@ def wait_until_healthy(settings: Settings, airflow: Running, progress: Progress 
             said = time.monotonic()
             progress(f"  waiting for Airflow, {said - began:.0f} s ({state or 'no answer yet'})")
         time.sleep(1)
+
+
+def _log_in(settings: Settings, airflow: Running) -> None:
+    """See that the server is ours: whoever starts in the same moment finds the same port free."""
+    login = {"username": USER, "password": password(settings)}
+    if httpx.post(f"{airflow.url}/auth/token", json=login, timeout=60).status_code == httpx.codes.UNAUTHORIZED:
+        raise TidemarkError(f"another Airflow has taken {airflow.url}, which does not know our login: start again")
 
 
 def stop(settings: Settings, progress: Progress = print) -> None:

@@ -51,7 +51,7 @@ class Client:
                 if attempt == TRIES or method != "GET":
                     raise
             else:
-                if response.status_code < 500 or attempt == TRIES:
+                if not response.is_server_error or attempt == TRIES:
                     return response
             time.sleep(2)
         raise AssertionError("unreachable")
@@ -145,8 +145,8 @@ class Client:
             while True:
                 response = self._once("POST", "/api/v2/backfills", json=body)
                 # 409: the backfill before it counts as active for up to half a minute after its runs have ended.
-                # 5xx: SQLite was locked.
-                if (response.status_code != 409 and response.status_code < 500) or time.monotonic() > deadline:
+                waits = response.status_code == httpx.codes.CONFLICT or response.is_server_error
+                if not waits or time.monotonic() > deadline:
                     break
                 time.sleep(3)
         if response.is_error:
