@@ -88,8 +88,8 @@ RUNBOOKS = {
 
 
 def runbook(task_id: str) -> str:
-    """Name of the runbook for a task of ours (a file stem of docs/runbooks); `stale_batch` where none is its own."""
-    return RUNBOOKS.get(task_id.rsplit(".", 1)[-1], "stale_batch")
+    """Name of the runbook for a task of ours (a file stem of docs/runbooks); `failed_update` where none is its own."""
+    return RUNBOOKS.get(task_id.rsplit(".", 1)[-1], "failed_update")
 
 
 @contextmanager
@@ -287,9 +287,9 @@ def make_publication(work: Any) -> Any:
     @task(pool=WRITER_POOL, outlets=[PUBLICATION])
     def publish(candidate: str, outlet_events: Any = None) -> dict[str, Any]:
         """Write the manifest, switch to it in one atomic step if it is to serve, and say so on the asset."""
-        from include.steps.publish import publish
+        from include.steps.publish_on_newest import publish_on_newest
 
-        summary = run_step(publish, candidate)
+        summary = run_step(publish_on_newest, candidate)
         outlet_events[PUBLICATION].extra = summary
         return summary
 

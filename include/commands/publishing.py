@@ -16,7 +16,7 @@ app = typer.Typer()
 def take_to_publication(settings: Settings, plan: dict[str, Any], serve: bool | None) -> dict[str, Any]:
     """Take a plan through every step to a publication."""
     from include.steps.chain import STEPS
-    from include.steps.publish import publish
+    from include.steps.publish_on_newest import publish_on_newest
 
     log = logging.getLogger("include")
     log.info("%s", plan["reason"])
@@ -27,7 +27,7 @@ def take_to_publication(settings: Settings, plan: dict[str, Any], serve: bool | 
         log.info("step %d of %d: %s", number, len(STEPS) + 1, step.__name__)
         step(settings, candidate)
     log.info("step %d of %d: publish", len(STEPS) + 1, len(STEPS) + 1)
-    return publish(settings, candidate, serve=serve)
+    return publish_on_newest(settings, candidate, serve=serve)
 
 
 @app.command()

@@ -6,6 +6,7 @@ nothing here asks for an encoder.
 
 import json
 import logging
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from include.settings import Encoder, Settings
 from include.steps.chain import STEPS
 from include.steps.compare import TOP, as_text, compare
 from include.steps.plan import plan_catching_up
-from include.steps.publish import publish
+from include.steps.publish import Overtaken, publish
 from include.steps.report import render_page
 from include.stores import behaviour, files, lake, publications, vectors
 from include.stores.lock import writing
@@ -197,7 +198,8 @@ def approve(settings: Settings, publication: str, by: str, reason: str = "") -> 
         if plan["candidate"] is not None:
             for step in STEPS:
                 step(settings, plan["candidate"])
-            publish(settings, plan["candidate"], serve=False)
+            with suppress(Overtaken):  # somebody else brought the line up
+                publish(settings, plan["candidate"], serve=False)
         with writing(settings) as confirm:
             _refuse_to_switch(settings, line)
             newest, serving = publications.newest_of(settings, line), publications.serving(settings)

@@ -51,7 +51,8 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
 
     Args:
         settings: all settings.
-        until: T; by default the end of the last gated arrival hour of events.
+        until: T; by default the end of the last gated arrival hour of events, or the base's T where that is later, as after the
+            newest hour was taken back.
 
     Returns:
         `candidate` (None where nothing changed), `reason`, `as_of`, `lake_snapshot`, `shards` (their numbers), and counts of
@@ -64,6 +65,8 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
     base = _base(settings)
     with lake.connect(settings) as connection:
         as_of = until or behaviour.default_as_of(connection, snapshot)
+        if base is not None and until is None:
+            as_of = max(as_of, _moment(base["as_of"]))
         if base is not None and as_of < _moment(base["as_of"]):
             raise BadInput(
                 f"update goes forward only: publication {base['id']} is as of {base['as_of']}; "
@@ -165,7 +168,7 @@ def plan_challenger(settings: Settings, encoder_settings: Encoder, reason: str) 
             f"serving is pinned to {champion['id']} since a rollback: `python -m include publications unpin` first"
         )
     settings = settings.with_encoder(champion.get("encoder"))
-    _refuse_another_encoder(settings, champion)
+    # The champion's encoder need not be what it was: a new Tidemark, or new files, leave the home this way on.
     challenging = settings.with_encoder(encoder_settings.named)
     if encoder.identify(challenging.encoder) == champion["encoder_id"]:
         raise BadInput(f"encoder {champion['encoder_id']} serves already, in publication {champion['id']}")
@@ -391,6 +394,7 @@ def _plan(
     line = line or _line(base)
     if why_full:
         base = None
+    follows = publications.newest_of(settings, line)
     encoder_id = encoder.identify(settings.encoder)
     n_items = behaviour.item_count(connection, snapshot, as_of)
     if base is None:
@@ -417,6 +421,7 @@ def _plan(
         "line": line,
         **({} if challenger is None else {"challenger": challenger}),
         "base": None if base is None else base["id"],
+        "follows": None if follows is None else {"publication": follows["id"], "as_of": follows["as_of"]},
         "full": base is None,
         "why_full": why_full,
         "relist": "all" if base is None else relist,

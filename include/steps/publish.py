@@ -5,13 +5,17 @@ from datetime import datetime
 from typing import Any
 
 from include.columns import VectorTable
-from include.errors import GateFailed
+from include.errors import GateFailed, TidemarkError
 from include.settings import Settings
 from include.steps.report import change_report, report_lines, write_page
 from include.stores import batches, lake, publications, vectors
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
+
+
+class Overtaken(TidemarkError):
+    """Another run published since a candidate was planned."""
 
 
 def publish(settings: Settings, candidate: str, *, serve: bool | None = None) -> dict[str, Any]:
@@ -29,11 +33,12 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
 
     Raises:
         GateFailed: a gate is missing or did not pass.
+        Overtaken: it builds on what is no longer the newest (see `publish_on_newest`).
     """
     already = publications.of_candidate(settings, candidate)
     if already is not None:
         # A retry after the switch: what this candidate was to do is done.
-        return _summary(already, publications.serving_id(settings) == already["id"])
+        return summary_of(already, publications.serving_id(settings) == already["id"])
     state = publications.candidate(settings, candidate)
     passed = {gate["name"] for gate in state["gates"] if gate["passed"]}
     missing = [name for name in state["expected_gates"] if name not in passed]
@@ -43,9 +48,10 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
         )
     report = change_report(settings, state, publications.touched(settings, candidate))
     with writing(settings) as confirm:
+        _refuse_overtaken(settings, state)
         with lake.connect(settings) as connection:
             rows = batches.row_counts(connection, state["lake_snapshot"])
-        own = ("expected_gates", "kinds", "relist", "full", "shards", "changed_rows")
+        own = ("follows", "expected_gates", "kinds", "relist", "full", "shards", "changed_rows")
         content = {key: state[key] for key in state if key not in own}
         gates = [lake.gate(settings, state["lake_snapshot"]), *state["gates"]]
         if report is not None:
@@ -65,10 +71,23 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
     for line in report_lines(report) if report is not None else ():
         log.info("%s", line)
     log.info("publication %s is %s", manifest["id"], "serving" if serves else "kept, but does not serve")
-    return _summary(manifest, serves)
+    return summary_of(manifest, serves)
 
 
-def _summary(manifest: publications.Manifest, serves: bool) -> dict[str, Any]:
+def _refuse_overtaken(settings: Settings, state: dict[str, Any]) -> None:
+    """What an update or fresh lists build on is to be the newest still; who goes back in time takes nobody's place anyway."""
+    newest, follows = publications.newest_of(settings, state["line"]), state.get("follows")
+    if newest is None or state["kind"] not in ("update", "recommend"):
+        return
+    if follows is not None:
+        goes_back = datetime.fromisoformat(state["as_of"]) < datetime.fromisoformat(follows["as_of"])
+        if goes_back or newest["id"] == follows["publication"]:
+            return
+    raise Overtaken(f"{newest['kind']} {newest['id']} was published since this {state['kind']} was planned")
+
+
+def summary_of(manifest: publications.Manifest, serves: bool) -> dict[str, Any]:
+    """What a run says of its publication."""
     return {
         "publication": manifest["id"],
         "serving": serves,

@@ -1,0 +1,119 @@
+"""An hourly update and the day's fresh lists that overlap: whichever publishes last, nothing that the other brought is lost."""
+
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.errors import BadInput
+from include.settings import Settings
+from include.steps.chain import STEPS
+from include.steps.clean import clean
+from include.steps.gate_lake import gate_lake
+from include.steps.land import land
+from include.steps.plan import plan_rebuild, plan_recommend, plan_update
+from include.steps.publish import Overtaken, publish
+from include.steps.publish_on_newest import publish_on_newest
+from include.stores import landing, publications
+from tests import samples
+from tests.test_incremental import published
+from tests.test_path import same_content
+
+HOURS = 6
+
+
+def land_hour(settings: Settings, folder: Path, seed: int) -> None:
+    """Land and clean an hour of events, some hours after the first."""
+    rows = samples.events(30, users=8, hours=1, seed=seed)
+    file = samples.write(folder / f"events-{seed}.jsonl", rows)
+    land(settings, file, format="canonical", arrival=samples.FIRST + timedelta(hours=HOURS + seed))
+    clean(settings)
+    gate_lake(settings)
+
+
+def stepped(settings: Settings, plan: dict[str, Any]) -> str:
+    """A planned candidate that went through every step but to be published."""
+    for step in STEPS:
+        step(settings, plan["candidate"])
+    return str(plan["candidate"])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a publication, and an hour of events that came since."""
+    folder = tmp_path_factory.mktemp("made")
+    settings = Settings(home=folder / "home")
+    samples.write(folder / "items.jsonl", samples.items(20))
+    land(settings, folder / "items.jsonl", format="canonical", arrival=samples.FIRST)
+    land_hour(settings, folder, 2)
+    publish_on_newest(settings, stepped(settings, plan_recommend(settings)))
+    land_hour(settings, folder, 3)
+    return settings.home
+
+
+@pytest.fixture
+def home(settings: Settings, made: Path) -> Settings:
+    """A copy of it."""
+    shutil.copytree(made, settings.home)
+    return settings
+
+
+def test_fresh_lists_that_an_update_overtook_serve_with_its_hour(home: Settings, tmp_path: Path) -> None:
+    lists = stepped(home, plan_recommend(home))
+    land_hour(home, tmp_path, 4)
+    update = publish_on_newest(home, stepped(home, plan_update(home)))
+    with pytest.raises(Overtaken, match=update["publication"]):
+        publish(home, lists)
+    found = publish_on_newest(home, lists)
+    serving = publications.serving(home)
+    assert (found["publication"], found["serving"]) == (serving["id"], True)
+    assert (serving["kind"], serving["base"]) == ("recommend", update["publication"])
+    assert serving["as_of"] == serving["lists"]["as_of"] == update["as_of"]
+    assert publish_on_newest(home, lists)["publication"] == serving["id"], "a retry finds it"
+    same_content(home, serving, published(home, plan_rebuild(home, publication=serving["id"])))
+
+
+def test_an_update_that_fresh_lists_overtook_leaves_them(home: Settings) -> None:
+    update = stepped(home, plan_update(home))
+    lists = publish_on_newest(home, stepped(home, plan_recommend(home)))
+    assert publish_on_newest(home, update)["publication"] == lists["publication"], "the hour is in them"
+    assert publications.serving(home)["lists"]["as_of"] == lists["as_of"]
+
+
+def test_lists_of_a_past_day_take_nobodys_place(home: Settings) -> None:
+    serving = publications.serving(home)
+    before = datetime.fromisoformat(serving["as_of"]) - timedelta(hours=1)
+    lists = stepped(home, plan_recommend(home, before))
+    update = publish_on_newest(home, stepped(home, plan_update(home)))
+    found = publish_on_newest(home, lists)
+    assert (found["as_of"], found["serving"]) == (before.isoformat(), False)
+    assert publications.serving_id(home) == update["publication"]
+
+
+def test_an_update_goes_on_where_the_newest_hour_was_taken_back(home: Settings) -> None:
+    first = publications.serving(home)
+    update = publish_on_newest(home, stepped(home, plan_update(home)))
+    hour = datetime.fromisoformat(update["as_of"]) - timedelta(hours=1)
+    shutil.rmtree(landing.folder(home, "events", hour))
+    clean(home, hour, hour + timedelta(hours=1))
+    gate_lake(home)
+    found = publish_on_newest(home, stepped(home, plan_update(home)))
+    serving = publications.serving(home)
+    assert (serving["id"], serving["as_of"], serving["kind"]) == (found["publication"], update["as_of"], "update")
+    assert serving["rows"]["events"] == first["rows"]["events"]
+    same_content(home, serving, published(home, plan_rebuild(home, publication=serving["id"])))
+
+
+def test_an_hour_that_has_not_begun_is_refused(settings: Settings, tmp_path: Path) -> None:
+    file = samples.write(tmp_path / "events.jsonl", samples.events(3))
+    later = datetime.fromisoformat("2999-01-01T00:00:00+00:00")
+    with pytest.raises(BadInput, match="--arrival 2999-01-01T00:00:00"):
+        land(settings, file, format="canonical", arrival=later)
+    land(settings, file, format="canonical", arrival=samples.FIRST)
+    ahead = landing.folder(settings, "events", later)
+    ahead.mkdir(parents=True)
+    shutil.copy(file, ahead)
+    with pytest.raises(BadInput, match="dt=2999-01-01"):
+        clean(settings)
