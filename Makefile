@@ -29,7 +29,7 @@ $(STAMP): requirements.txt
 demo: install ## The whole path under a real Airflow, then stop it (DATASET=ml-100k, complete-journey)
 	@$(BIN)/python -m include.embedded.demo --dataset $(DATASET)
 
-up: install ## The same, and leave Airflow with its UI running
+up: install ## The same, and leave Airflow with its UI running (on a home with your own data: only start it)
 	@$(BIN)/python -m include.embedded.demo --dataset $(DATASET) --keep-running
 
 down: install ## Stop Airflow; no process is left
@@ -38,7 +38,7 @@ down: install ## Stop Airflow; no process is left
 env: ## A .env for docker-compose.yaml, with new secrets
 	@sh deploy/new_env.sh
 
-test: install ## All tests (some start a real scheduler; some need ../shared/data and are skipped without)
+test: install ## The tests, but for those of a cluster and of approvals (some start a real scheduler; some need ../shared/data)
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-cluster: install ## The tests that start Postgres, Redis, an object store and Airflow with Celery workers, on loopback
@@ -52,7 +52,7 @@ test-cluster: install ## The tests that start Postgres, Redis, an object store a
 prove-incremental: install ## After any changes of any histories, updates leave what a rebuild gives
 	@$(BIN)/python -m pytest tests/test_incremental.py
 
-prove-retail: install ## The same of a year of Online Retail in weekly batches with corrections (needs ../shared/data)
+prove-retail: install ## The same of ten months of Online Retail in weekly batches with corrections (needs ../shared/data)
 	@$(BIN)/python -m pytest tests/test_retail.py
 
 prove-backfill: install ## Corrected hours are backfilled under a real scheduler while an hourly run goes on

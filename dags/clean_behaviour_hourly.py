@@ -17,9 +17,9 @@ Nothing downstream reads past the newest gated snapshot, so what serves goes on 
 Yes, at any time: the same batches give the same rows. An unfinished clean is finished by running its hours again.
 
 ## Backfill
-`airflow backfill create --dag-id clean_behaviour_hourly --from-date … --to-date … --reprocess-behavior completed`
-(both ends are included; the runs of a paused DAG wait), or one run with the params `from` and `to` for a long history. With
-the param `dry_run` a run only logs which batches, rows, users and items it would touch. Runbook `fix_the_data`.
+**Trigger** → **Backfill** with **Reprocess Behavior: All Runs** (both ends are included; the runs of a paused DAG wait), or
+`airflow backfill create`, for which runbook `stale_batch` says from where; for a long history one run with the params `from` and
+`to`. With the param `dry_run` a run only logs which batches, rows, users and items it would touch. Runbook `fix_the_data`.
 """
 
 from datetime import datetime, timedelta

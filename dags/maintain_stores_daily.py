@@ -2,12 +2,12 @@
 
 ## What
 Prunes publications by retention (with their tags, lake snapshots, vector versions and artefacts), removes what killed runs
-left, gives up publications before their time where the home is above its disk budget, and puts small files of the lake and
-the vectors together. Says what was freed, by store.
+left and old reports, gives up publications before their time where the home is above its disk budget, and puts small files of the
+lake and the vectors together. Says what was freed, by store.
 
 ## Inputs → outputs
 All stores of the home → the same stores, smaller, with every publication that stays as it was; a report in
-`reports/maintenance/`. Settings: `TIDEMARK_RETENTION__DAYS`, `…__GRACE_HOURS`, `…__DISK_BUDGET_GB`.
+`reports/maintenance/`. Settings: `TIDEMARK_RETENTION__DAYS`, `…__REPORT_DAYS`, `…__GRACE_HOURS`, `…__DISK_BUDGET_GB`.
 
 ## If it fails
 Runbook `disk_full`. Nothing that serves is harmed, wherever it stopped; the next run goes on.

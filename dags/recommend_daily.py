@@ -13,15 +13,15 @@ The gated lake and the newest publication's vectors → all vector and recommend
 
 ## If it fails
 What serves goes on serving. A red `check_served_lists`: the new lists are published all the same; runbook `served_lists`. A red
-`check_vectors` or `check_lists`: runbook `failed_gate`. Else read the log, and clear the run from `plan`.
+`check_vectors` or `check_lists`: runbook `failed_gate`. Else runbook `failed_update`.
 
 ## Safe to re-run?
 Yes. The same T, snapshot and artefacts give the same lists. A day is scored once; with the param `score_again` the last days are
 scored again, in the place of what was there, such as after their data were fixed.
 
 ## Backfill
-`airflow backfill create --dag-id recommend_daily --from-date … --to-date … --reprocess-behavior completed` gives one
-publication a day; those of the past are kept but do not serve.
+**Trigger** → **Backfill** with **Reprocess Behavior: All Runs**, or `airflow backfill create` (runbook `stale_batch` says from where),
+gives one publication a day; those of the past are kept but do not serve.
 """
 
 from datetime import datetime, timedelta

@@ -12,8 +12,8 @@ The newest gated snapshot and the encoder that serves → `training.html` and `t
 and after an approval the asset `publication`.
 
 ## If it fails
-What serves goes on serving. Runbook `train_encoder_weekly`. A red `check_…`: runbook `failed_gate`. `serve_challenger` is red:
-nothing was switched; clear it, and it goes on.
+What serves goes on serving. Runbook `train_encoder_weekly`. A red `check_…`: runbook `failed_gate`; another task from
+`embed_texts` to `publish`: runbook `failed_update`. `serve_challenger` is red: nothing was switched; clear it, and it goes on.
 
 ## Safe to re-run?
 Yes. A `train_encoder` that was killed goes on from its last checkpoint, texts that were embedded are not embedded again. Cleared from

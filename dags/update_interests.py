@@ -10,7 +10,7 @@ stand for several events) → `item_vectors`, `user_vectors`, `recommendations_h
 `publication`.
 
 ## If it fails
-What serves goes on serving. A red `check_…`: runbook `failed_gate`. Else read the log, and clear the run from `plan`.
+What serves goes on serving. A red `check_…`: runbook `failed_gate`. Else runbook `failed_update`.
 
 ## Safe to re-run?
 Yes. Each run starts from the manifest of the newest publication, not from what a failed run left behind.

@@ -2,18 +2,25 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 
 from include.embedded import airflow, demo
+from include.errors import BadInput
 from include.settings import REPOSITORY, Settings
+from include.steps import land as landing_step
+from include.stores import lake, landing
+from tests import samples
 
 
 def test_environment_listens_on_loopback_with_a_login(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +145,106 @@ def test_the_last_hours_are_taken_from_the_data(tmp_path: Path) -> None:
 def test_the_demo_makes_the_pool_that_the_dags_wait_in() -> None:
     source = (REPOSITORY / "include" / "dag_defaults.py").read_text("utf-8")
     assert f'WRITER_POOL = "{demo.WRITER_POOL}"' in source
+
+
+# ---------------------------------------------------------------- a home with data of its own
+
+
+def land_own(settings: Settings, folder: Path) -> None:
+    file = samples.write(folder / "events.jsonl", samples.events(20))
+    arrival = datetime(2024, 5, 1, 13, tzinfo=UTC)
+    landing_step.land(settings, file, format="canonical", arrival=arrival, progress=lambda _: None)
+
+
+def test_what_a_demo_landed_is_not_data_of_a_homes_own(settings: Settings, tmp_path: Path) -> None:
+    assert demo.data_of_its_own(settings) is None
+    folder = samples.movielens_100k(tmp_path / "in")
+    hours, _ = demo.last_events(folder)
+    demo.land_all(settings, folder, hours)
+    assert len(landing.batches(settings)) > 2
+    assert demo.data_of_its_own(settings) is None
+    assert demo.land_all(settings, folder, hours)[0] < hours[0]
+    land_own(settings, tmp_path)
+    assert demo.data_of_its_own(settings) == "landing/events/dt=2024-05-01/hr=13/events.jsonl"
+
+
+def test_what_a_killed_demo_landed_is_not_either_and_the_next_goes_on(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = samples.movielens_100k(tmp_path / "in")
+    hours, _ = demo.last_events(folder)
+    land, calls = landing_step.land, []
+
+    def land_once(*args: Any, **options: Any) -> dict[str, Any]:
+        calls.append(options)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return land(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(landing_step, "land", land_once)
+        with pytest.raises(KeyboardInterrupt):
+            demo.land_all(settings, folder, hours)
+    assert landing.batches(settings)
+    assert demo.data_of_its_own(settings) is None
+    _, end = demo.land_all(settings, folder, hours)
+    assert end <= hours[0]
+    assert demo.data_of_its_own(settings) is None
+    land_own(settings, tmp_path)
+    assert demo.data_of_its_own(settings) == "landing/events/dt=2024-05-01/hr=13/events.jsonl"
+
+
+def test_data_whose_files_were_moved_away_are_a_homes_own_too(settings: Settings) -> None:
+    lake.record_gate(settings, 4, None, {"passed": True})
+    assert demo.data_of_its_own(settings) == "lake snapshot 4"
+
+
+def test_the_demo_refuses_a_home_with_data_of_its_own(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    land_own(settings, tmp_path)
+    before = landing.batches(settings)
+    monkeypatch.setenv("TIDEMARK_HOME", str(settings.home))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of this process, which goes on
+    monkeypatch.setattr(airflow, "start", lambda *_: pytest.fail("Airflow was started"))
+    assert demo.main([]) == BadInput.exit_code
+    said = capsys.readouterr().err
+    assert f"error: {settings.home} holds data that the demo did not land (landing/events/" in said
+    assert f"make demo DATASET=ml-100k TIDEMARK_HOME={settings.home}-ml-100k" in said
+    assert landing.batches(settings) == before
+
+
+class Watched:
+    """In the place of Airflow's client: notes what it is asked for."""
+
+    calls: ClassVar[list[str]] = []
+
+    def __init__(self, *_: object) -> None:
+        self.calls.clear()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: self.calls.append(name)
+
+
+def test_on_such_a_home_only_airflow_starts(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    land_own(settings, tmp_path)
+    before = landing.batches(settings)
+    head = airflow.Running(os.getpid(), 8080, 0.0)
+    monkeypatch.setenv("TIDEMARK_HOME", str(settings.home))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of this process, which goes on
+    monkeypatch.setattr(airflow, "start", lambda *_: head)
+    monkeypatch.setattr(airflow, "password", lambda _: "secret")
+    monkeypatch.setattr(airflow, "describe", lambda _: f"Airflow: {head.url}")
+    monkeypatch.setattr(airflow, "stop", lambda *_: pytest.fail("Airflow was stopped"))
+    monkeypatch.setattr(demo, "Client", Watched)
+    assert demo.main(["--keep-running"]) == 0
+    assert Watched.calls == ["ensure_pool", "wait_for_dags"]
+    said = capsys.readouterr().out
+    assert "Airflow starts, nothing is landed and no DAG is unpaused" in said
+    assert head.url in said
+    assert landing.batches(settings) == before
 
 
 def test_starting_the_demo_imports_no_airflow() -> None:

@@ -2,6 +2,8 @@
 
 A data set (ml-100k, or another of `DATASETS`) goes the whole way under a real Airflow: the history lands in bulk, the last
 three hours by event hour; the scheduler cleans, gates, embeds, recommends and publishes. What is there already is reused.
+
+A home with data that no demo landed gets none of it: `--keep-running` starts Airflow there and nothing else.
 """
 
 import argparse
@@ -22,8 +24,9 @@ from include.embedded.client import Client
 from include.errors import BadInput, TidemarkError
 from include.settings import Settings, load
 from include.steps.migrate import opened
-from include.stores import publications
+from include.stores import lake, landing, publications
 from include.stores.files import write_json
+from include.stores.formats.sources import sources
 
 
 @dataclass(frozen=True)
@@ -147,20 +150,21 @@ def land_all(settings: Settings, folder: Path, hours: list[datetime], name: str 
         BadInput: the home already holds another data set, whose ids would be taken for this one's.
     """
     dataset = DATASETS[name]
-    stamp = settings.cache / "demo" / "landed.json"
-    landed = json.loads(stamp.read_text("utf-8")).get("dataset", DEFAULT) if stamp.exists() else name
+    note = _note(settings)
+    landed = note.get("dataset", DEFAULT) if note else name
     if landed != name:
         raise BadInput(
             f"{settings.home} holds the demo of {landed}, whose ids would be taken for those of {name}: give it a home of "
             f"its own, make demo DATASET={name} TIDEMARK_HOME={settings.home}-{name}"
         )
-    if stamp.exists() and all(
-        (settings.landing / file).exists() for file in json.loads(stamp.read_text("utf-8"))["files"]
-    ):
+    if "files" in note and all((settings.landing / file).exists() for file in note["files"]):
         say("the data set is landed already")
     else:
         from include.steps.land import land
 
+        # Before the first file, so that what a killed demo landed is known as the demo's.
+        stems = sorted({source.stem for source in sources(folder, dataset.format, None)})
+        write_json(_note_file(settings), {"dataset": name, "stems": stems})
         say(f"landing all events before {hours[0]:%Y-%m-%d %H:%M} UTC in bulk")
         history = land(settings, folder, format=dataset.format, events_to=hours[0], progress=say)
         say(f"landing the last {len(hours)} event hours as they came")
@@ -174,16 +178,67 @@ def land_all(settings: Settings, folder: Path, hours: list[datetime], name: str 
         )
         files = [str(file) for file in [*history["files"], *recent["files"]]]
         span = [str(hour) for hour in history["hours"]]
-        write_json(stamp, {"dataset": name, "files": files, "hours": span, "rows": history["rows"]})
-    first, last = (datetime.fromisoformat(hour) for hour in json.loads(stamp.read_text("utf-8"))["hours"])
+        note = {"dataset": name, "files": files, "hours": span, "rows": history["rows"]}
+        write_json(_note_file(settings), note)
+    first, last = (datetime.fromisoformat(hour) for hour in note["hours"])
     return first, last + HOUR
+
+
+def data_of_its_own(settings: Settings) -> str | None:
+    """Something that the home holds and no demo landed, by name; None where there is nothing of the kind.
+
+    The demo would mix its data into such a home: ids of two data sets would be taken for one another's.
+
+    Raises:
+        BadInput: something lies in the landing folder that belongs to no batch.
+    """
+    note = _note(settings)
+    files, stems = set(note.get("files", ())), tuple(f"{stem}." for stem in note.get("stems", ()))
+    for batch in landing.batches(settings):
+        for file in batch.files:
+            name = f"{landing.batch_name(batch.table, batch.arrival_hour)}/{file.name}"
+            if name not in files and not file.name.startswith(stems):
+                return f"landing/{name}"
+    # Landed files may have been moved away since they were cleaned.
+    snapshot = None if note else lake.gated_snapshot(settings)
+    return None if snapshot is None else f"lake snapshot {snapshot}"
+
+
+def only_start(settings: Settings, own: str, name: str, *, keep: bool) -> None:
+    """Say that Airflow is all that starts on a home with data of its own.
+
+    Raises:
+        BadInput: Airflow is not to be kept running, so nothing is left to do.
+    """
+    found = f"{settings.home} holds data that the demo did not land ({own})"
+    if not keep:
+        raise BadInput(
+            f"{found}, and ids of the two would be taken for one another's: give the demo a home of its own, "
+            f"make demo DATASET={name} TIDEMARK_HOME={settings.home}-{name}; make up starts Airflow on this one, and lands nothing"
+        )
+    say(f"{found}: Airflow starts, nothing is landed and no DAG is unpaused; unpause those you want in the UI")
+
+
+def _note_file(settings: Settings) -> Path:
+    return settings.cache / "demo" / "landed.json"
+
+
+def _note(settings: Settings) -> dict[str, Any]:
+    """What a demo noted of what it landed: `files` and their `hours`, or while it lands the `stems` of their names."""
+    file = _note_file(settings)
+    return dict(json.loads(file.read_text("utf-8"))) if file.exists() else {}
+
+
+def ready(client: Client) -> None:
+    """Make the pool that writers wait in, and wait until the DAGs are there."""
+    client.ensure_pool(WRITER_POOL, 1, "One slot: whoever writes the lake or the vectors")
+    client.wait_for_dags(DAGS)
 
 
 def run_history(client: Client, span: tuple[datetime, datetime]) -> None:
     """Clean and publish the history in one run, by the scheduler."""
     clean, update = DAGS[:2]
-    client.ensure_pool(WRITER_POOL, 1, "One slot: whoever writes the lake or the vectors")
-    client.wait_for_dags(DAGS)
+    ready(client)
     client.unpause(update)
     say(f"history: one run of {clean} for {span[0]:%Y-%m-%d %H:%M} to {span[1]:%Y-%m-%d %H:%M} UTC")
     run = client.trigger(clean, {"from": span[0].isoformat(), "to": span[1].isoformat()})
@@ -252,7 +307,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the demo; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m include.embedded.demo", description="The whole path on real data.")
     parser.add_argument(
-        "--keep-running", action="store_true", help="leave Airflow and its UI running (make down ends it)"
+        "--keep-running",
+        action="store_true",
+        help="leave Airflow and its UI running (make down ends it); where the home holds data of its own, only start it",
     )
     parser.add_argument("--dataset", choices=sorted(DATASETS), default=DEFAULT, help="the data (%(default)s)")
     options = parser.parse_args(arguments)
@@ -264,15 +321,19 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load()
         airflow.folder(settings)  # refuses a home that is not local, before anything is landed in it
         opened(settings)
-        print(DATASETS[name].terms, flush=True)
-        folder = fetch(settings, name)
-        hours, users = last_events(folder, name)
-        span = land_all(settings, folder, hours, name)
-        started_here = airflow.running(settings) is None
-        head = airflow.start(settings, say)
-        client = Client(head.url, airflow.USER, airflow.password(settings), say)
-        run_dags(settings, client, span, hours)
-        report(settings, users)
+        own = data_of_its_own(settings)
+        if own is not None:
+            only_start(settings, own, name, keep=keep)
+            started_here = airflow.running(settings) is None
+            ready(_client(settings))
+        else:
+            print(DATASETS[name].terms, flush=True)
+            folder = fetch(settings, name)
+            hours, users = last_events(folder, name)
+            span = land_all(settings, folder, hours, name)
+            started_here = airflow.running(settings) is None
+            run_dags(settings, _client(settings), span, hours)
+            report(settings, users)
         print(where_to_look(settings, keep or not started_here, name), flush=True)
         done = True
     except TidemarkError as error:
@@ -288,6 +349,12 @@ def main(arguments: list[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             airflow.stop(settings, say)
     return 0
+
+
+def _client(settings: Settings) -> Client:
+    """A client of the home's Airflow, which is started if need be."""
+    head = airflow.start(settings, say)
+    return Client(head.url, airflow.USER, airflow.password(settings), say)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
