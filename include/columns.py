@@ -7,28 +7,6 @@ DECIMALS: Final = 6
 """Of every score in a list, so that what is equal but for rounding is in order of ids."""
 
 
-class Column:
-    """Columns of the lake's marts, the vector tables and the exports."""
-
-    EVENT_KEY: Final = "event_key"
-    USER: Final = "user_id"
-    ITEM: Final = "item_id"
-    EVENT_TYPE: Final = "event_type"
-    EVENT_TS: Final = "event_ts"
-    WEIGHT: Final = "weight"
-    TEXT: Final = "text"
-    TEXT_HASH: Final = "text_hash"
-    EXCLUDED_AT: Final = "excluded_at"
-    VALID_FROM: Final = "valid_from"
-    VALID_TO: Final = "valid_to"
-    AVAILABLE_FROM: Final = "available_from"
-    AVAILABLE_UNTIL: Final = "available_until"
-    SURFACE: Final = "surface"
-    RANK: Final = "rank"
-    SCORE: Final = "score"
-    REASONS: Final = "reasons"
-
-
 class Reason:
     """Parts of a score in the reasons of lists, beside those of the ranker or of the blend."""
 

@@ -5,8 +5,11 @@ Each is read from the environment with the prefix `TIDEMARK_` and `__` between l
 """
 
 import hashlib
+import os
 import re
+from collections.abc import Iterator
 from datetime import date
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +27,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from include.errors import BadInput
 
@@ -404,7 +407,7 @@ class Settings(BaseSettings):
         "connection string, a database of its own for each home. None: a SQLite file in the home, which must then be local.",
     )
     earliest_event: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(_a_date)] = Field(
-        "1990-01-01", description="Earlier times are unusable."
+        "1990-01-01", description="Events of earlier times are rejected as `implausible_time`."
     )
     encoder: Encoder = Encoder()
     interests: Interests = Interests()
@@ -541,15 +544,49 @@ class Settings(BaseSettings):
         return hashlib.sha256(kept.encode()).hexdigest()[:16]
 
 
+_PREFIX = str(Settings.model_config["env_prefix"])
+_NO_SETTINGS = re.compile(
+    "IMAGE"  # the image of docker-compose.yaml; docs/cluster.md has .env in the shell
+    # What Kubernetes tells every pod of the services beside it, such as `tidemark-api-server` of the Helm chart.
+    "|(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+
+
 def load() -> Settings:
     """Read and check the settings.
 
     Raises:
         BadInput: a setting is unknown or unusable; the message names it.
     """
+    _refuse_unknown_names()
     try:
         return Settings()
+    except SettingsError as error:  # what should be JSON is none
+        raise BadInput(f"{error} (see include/settings.py)") from error
     except ValidationError as error:
         first = error.errors()[0]
-        name = "TIDEMARK_" + "__".join(str(part).upper() for part in first["loc"])
-        raise BadInput(f"setting {name}: {first['msg']} (see include/settings.py)") from error
+        name = _PREFIX + "__".join(str(part).upper() for part in first["loc"])
+        # What contradicts itself across a whole is no single setting's.
+        what = f"setting {name}" if first["loc"] else "settings"
+        raise BadInput(f"{what}: {first['msg']} (see include/settings.py)") from error
+
+
+def _refuse_unknown_names() -> None:
+    """Refuse names that begin as settings do and are none, which pydantic leaves out of account."""
+    for variable in os.environ:
+        name = variable.upper().removeprefix(_PREFIX)
+        if name == variable.upper() or _NO_SETTINGS.fullmatch(name):
+            continue
+        if name.split("__")[0].lower() not in Settings.model_fields:
+            near = get_close_matches(name, _names(), n=1)
+            hint = f": is {_PREFIX}{near[0]} meant?" if near else ""
+            raise BadInput(f"setting {variable} is unknown{hint} (see include/settings.py)")
+
+
+def _names() -> Iterator[str]:
+    """Every setting as the environment names it, without the prefix."""
+    for name, field in Settings.model_fields.items():
+        yield name.upper()
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, Group):
+            yield from (f"{name}__{member}".upper() for member in group.model_fields)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from include.models import candidates
+from include.models import candidates, pools
 from include.models.candidates import (
     LENDERS,
     OWN_EVIDENCE,
@@ -20,7 +20,7 @@ from include.models.candidates import (
     text_neighbours,
     with_later_texts,
 )
-from include.models.histories import DECAY_DAYS, Histories, Pairs
+from include.models.histories import DECAY_DAYS, LONGEST, Histories, Pairs
 from include.models.interests import unit
 from include.models.pools import GROUPS, pool, standardised
 from include.models.products import largest_products
@@ -310,6 +310,45 @@ def test_a_pool_holds_only_what_may_be_listed(sources):
     again = pool(sources, known, eligible, repeats=True)
     assert set(zip(again.user, again.item, strict=True)) & set(zip(known.user, known.item, strict=True))
     assert np.isfinite(again.features).all()
+
+
+def test_whoever_had_what_is_popular_is_offered_what_is_popular_next(sources, monkeypatch):
+    monkeypatch.setattr(pools, "TOP_OF_EACH", 5)
+    order, eligible = sources.by_popularity[3], np.arange(ITEMS) % 11 != 0
+    listable = order[eligible[order]]
+    had = np.sort(listable[:9])  # of the first user; the second had one other item
+    known = Histories(np.repeat([0, 1], [9, 1]), np.append(had, listable[-1]), np.full(10, DAY - 1), (2, ITEMS))
+    found = pool(sources, known, eligible, repeats=False)
+    assert set(listable[9:14]) <= set(found.item[found.user == 0])
+    assert set(listable[:5]) <= set(found.item[found.user == 1])
+
+
+def test_what_says_nothing_for_an_item_only_bars_it(sources):
+    known = histories().before(DAY)
+    disliked = Histories(np.arange(USERS), np.arange(USERS) % 7, np.full(USERS, DAY - 1), known.shape)
+    before, after = (
+        pool(sources, known, np.ones(ITEMS, dtype=bool), repeats=False, had=had) for had in (None, disliked)
+    )
+    pairs = {(user, user % 7) for user in range(USERS)}
+    assert pairs & set(zip(before.user, before.item, strict=True))
+    assert not pairs & set(zip(after.user, after.item, strict=True))
+    own = set(zip(known.user, known.item, strict=True))
+    assert own & set(zip(after.user, after.item, strict=True)), "what bars is what is given"
+
+
+def test_own_counts_are_of_a_whole_history_however_long():
+    items = LONGEST + 50
+    day, item = np.arange(items + 2.0), np.append(np.arange(items), [0, 1])
+    known = Histories(np.zeros(len(day), dtype=np.int64), item, day, (1, items))
+    began, nothing = np.zeros(items), csr_array((items, items))
+    relations = relate(known, nothing, began, day[-1] + 1, factors=ItemFactors(), seed=0)
+    said = Traits.of(np.zeros((items, 2)), [None] * items, [None] * items)
+    sources = fit(known, relations, said, began, day[-1] + 1, recent_days=7.0)
+    found = dict(scores(sources, Pairs.of(known), repeats=True))
+    for name, half_life in (("own_decayed", DECAY_DAYS), ("own_month", 30.0), ("own_week", 7.0)):
+        expected = np.bincount(item, weights=np.exp2(-(day[-1] - day) / half_life))
+        np.testing.assert_allclose(found[name].toarray()[0], expected, rtol=1e-12)
+    np.testing.assert_array_equal(found["own_count"].toarray()[0], np.bincount(item))
 
 
 def examples() -> list[Example]:

@@ -14,6 +14,8 @@ from include.errors import BadInput, GateFailed
 from include.settings import Settings, load
 from include.steps import clean as step
 from include.steps.clean import clean
+from include.steps.doctor import doctor
+from include.steps.dry_run import dry_run, dry_run_lines
 from include.stores import batches, lake
 
 T0 = datetime(2024, 1, 1, 10, tzinfo=UTC)
@@ -193,6 +195,15 @@ def test_rows_and_batches_that_vanish_leave_no_trace(settings: Settings) -> None
         file.unlink()
     assert [batch["state"] for batch in batches.stale_batches(settings)] == ["vanished", "vanished"]
     assert clean(settings)["batches"] == []  # files that went are only believed where somebody says which hours
+    lines = list(dry_run_lines(dry_run(settings)))
+    assert lines[0] == "nothing to clean: every batch that has files is in the lake as it is landed"
+    advised = "take the rows out with `python -m include clean --from 2024-01-01T10 --to 2024-01-01T11`"
+    assert "the files of 2 batches have vanished" in lines[1]
+    assert advised in lines[1]
+    looked = doctor(settings)
+    assert lines[1] in looked["advice"]
+    assert not [line for line in looked["advice"] if "changed since they were cleaned" in line]
+    assert len(list(dry_run_lines(dry_run(settings, hour(0), hour(1))))) > 2, "a span takes their rows out"
     summary = clean(settings, hour(0), hour(1))
     assert [batch["state"] for batch in summary["batches"]] == ["vanished", "vanished"]
     assert content(settings) == {table: [] for table in MARTS}
@@ -412,6 +423,40 @@ def test_another_span_does_not_hide_an_unfinished_one(settings: Settings, monkey
     clean(settings)
     assert batches.unfinished(settings) == set()
     assert rows(settings, "SELECT event_key FROM fct_interactions ORDER BY 1") == [("b",), ("bad",)]
+
+
+def test_a_first_clean_that_failed_leaves_a_home_that_can_be_looked_at(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = step.dbt
+    monkeypatch.setattr(step, "dbt", lambda *a, **k: run(*a, **k, variables={"rating_max": "nullif(1, 1)"}))
+    put(settings, "events", 0, [event("bad", "u9", "i9", "rating", value=3)])
+    with pytest.raises(GateFailed):
+        clean(settings)
+    monkeypatch.setattr(step, "dbt", run)
+    with lake.connect(settings) as connection:
+        assert lake.has_table(connection, "int_batches")
+        assert not lake.has_table(connection, "audit_batches")
+        assert not lake.has_table(connection, "dim_items")
+    summary = clean(settings, hour(5), hour(6))
+    assert (summary["batches"], summary["rows"], summary["changed"]) == ([], {}, False)
+    found = dry_run(settings)
+    assert found["rows"]["fct_interactions"] == {"added": 0, "changed": 1, "removed": 0}
+    assert (found["users"]["ids"], found["items"]["ids"]) == (["u9"], ["i9"])
+    clean(settings)
+    assert rows(settings, "SELECT event_key FROM fct_interactions") == [("bad",)]
+
+
+def test_vanished_hours_are_put_together_into_spans() -> None:
+    gone = [
+        batches.Stale(table, hour(place), "vanished", None).as_dict()
+        for table, place in (("events", 0), ("events", 1), ("events", 4), ("items", 1))
+    ]
+    said = step.said_of_vanished(gone)
+    assert (
+        "--from 2024-01-01T10 --to 2024-01-01T12`, `python -m include clean --from 2024-01-01T14 --to 2024-01-01T15`"
+        in said
+    )
 
 
 def test_a_killed_run_repeated_gives_what_it_would_have_given(

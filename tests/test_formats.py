@@ -22,6 +22,7 @@ from include.steps.clean import clean
 from include.steps.land import land
 from include.stores import batches, lake, landing
 from include.stores.formats import sources
+from include.stores.formats.times import parse
 from tests import samples
 
 PAGE = REPOSITORY / "docs" / "bring-your-own-data.md"
@@ -60,6 +61,60 @@ def test_a_folder_of_something_else_is_refused(settings: Settings, tmp_path: Pat
     (tmp_path / "in" / "readme.txt").write_text("x", "utf-8")
     with pytest.raises(BadInput, match=f"nothing of format {name} in it; wanted are"):
         land(settings, tmp_path / "in", format=name, progress=quiet)
+
+
+# ---------------------------------------------------------------- online retail
+
+
+def test_landing_and_the_rules_read_the_same_times_of_online_retail(settings: Settings, tmp_path: Path) -> None:
+    first = "2010-12-01T08:26:00"
+    spellings = {
+        "2010-12-01 08:26:00": first,
+        "2010-12-01T08:26:00Z": first,
+        "2010-12-01T10:26+02:00": first,
+        "2010-12-01": "2010-12-01T00:00:00",
+        "1291191960": first,
+        "1291191960000": first,
+        "12/1/2010 8:26": first,
+        "12/01/2010 08:26": first,
+        "12/01/2010 08:26:00": first,
+        " 12/1/2010  8:26 ": first,
+        "12/1/10 8:26": first,
+        "12/01/10 08:26:00": first,
+        "1/31/2010 23:59:59": "2010-01-31T23:59:59",
+        "2/29/2012 0:00": "2012-02-29T00:00:00",
+        "6/9/99 7:05": "1999-06-09T07:05:00",
+        "6/9/69 7:05": "1969-06-09T07:05:00",
+        "6/9/1000 7:05": "1000-06-09T07:05:00",
+        "2/29/2010 0:00": None,
+        "31/1/2010 8:26": None,
+        "12/1/2010": None,
+        "12/1/0010 8:26": None,
+        "12/1/010 8:26": None,
+        "12/1/2010 24:00": None,
+        "12/1/2010 8:60": None,
+        "12/1/2010 8:26:60": None,
+        "12/1/2010 8:26 PM": None,
+        "12/1/2010T8:26": None,
+        "12-1-2010 8:26": None,
+        "１２/1/2010 8:26": None,
+        "soon": None,
+    }
+    lines = [
+        {
+            "Invoice": str(489434 + n), "StockCode": f"85{n:03}A", "Description": "LIGHT", "Quantity": "1",
+            "InvoiceDate": text, "Price": "1.25", "Customer ID": "13000", "Country": "France",
+        }
+        for n, text in enumerate(spellings)
+    ]  # fmt: skip
+    old = settings.model_copy(update={"earliest_event": "0001-01-01"})
+    land(old, samples.write(tmp_path / "retail.csv", lines), format="online-retail", progress=quiet)
+    clean(old)
+    known = query(old, "SELECT raw ->> 'invoice_date', event_ts FROM int_event_history")
+    by_rules = {text: time and time.isoformat() for text, time in known}
+    by_landing = {text: (time := parse(text)) and time.replace(tzinfo=None).isoformat() for text in spellings}
+    assert by_rules == spellings
+    assert by_landing == spellings
 
 
 # ---------------------------------------------------------------- stackexchange

@@ -63,6 +63,8 @@ def values(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ("1.70928843e9", datetime(2024, 3, 1, 10, 20, 30)),
         ("1709288430000", datetime(2024, 3, 1, 10, 20, 30)),
         ("12/1/2010 8:26", datetime(2010, 12, 1, 8, 26)),
+        ("12/1/10 8:26", datetime(2010, 12, 1, 8, 26)),
+        ("12/1/010 8:26", None),
         ("", None),
         ("yesterday", None),
         ("99999999999999999999999", None),
@@ -509,6 +511,21 @@ def test_a_crash_leaves_nothing_half_landed(
     with pytest.raises(BadInput, match="disk full"):
         land(settings, samples.movielens_100k(tmp_path / "ml"), format="movielens", progress=quiet)
     assert files(settings) == {}
+
+
+def test_landings_at_once_spill_into_folders_of_their_own(tmp_path: Path) -> None:
+    with staged.bounded(tmp_path) as one, staged.bounded(tmp_path) as two:
+        folders = {str(each.sql("SELECT current_setting('temp_directory')").fetchall()) for each in (one, two)}
+        assert len(folders) == 2, "DuckDB gives files the same names in each, and ends where another takes them"
+        for connection in (one, two):
+            connection.execute("SET memory_limit = '40MB'")
+            connection.execute("CREATE TABLE t AS SELECT range AS n, md5(range::VARCHAR) AS text FROM range(1_000_000)")
+        spilled = [file for file in (tmp_path / "duckdb_tmp").rglob("*") if file.is_file()]
+        assert len({file.parent for file in spilled}) == 2
+        assert len({file.name for file in spilled}) < len(spilled)
+        for connection in (one, two):
+            assert connection.sql("SELECT count(*) FROM t WHERE text = md5(n::VARCHAR)").fetchall() == [(1_000_000,)]
+    assert list((tmp_path / "duckdb_tmp").iterdir()) == []
 
 
 def test_the_lock_of_writers_is_free_again(settings: Settings, tmp_path: Path) -> None:

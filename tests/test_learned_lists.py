@@ -3,13 +3,17 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
+from include.models.histories import Histories
 from include.models.ranker import SHORTLIST
+from include.models.traits import Traits
 from include.models.trial import SHARES
 from include.settings import Ranker, Settings, Surface
 from include.steps.land import land
-from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, window_start
+from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, Past, examples, window_start
 from include.steps.plan import _why_full, plan_rebuild, plan_recommend, plan_update
 from include.stores import artefacts, lake, publications, vectors
 from tests import samples
@@ -49,6 +53,30 @@ def learned(tmp_path_factory) -> tuple[Settings, dict[str, Any], dict[str, Any]]
     land(settings, items, format="canonical", arrival=samples.FIRST + timedelta(hours=HOURS))
     cleaned(settings)
     return settings, first, published(settings, plan_update(settings))
+
+
+def test_windows_of_a_short_history_have_relations_to_learn_from(tmp_path):
+    """Of 24 days there are two windows of a week with a past; four windows back there is none."""
+    random = np.random.default_rng(4)
+    users, items, events = 150, 60, 6000
+    user = np.sort(random.integers(0, users, events))
+    item = (random.integers(0, items // 3, events) * 3 + user % 3) % items
+    day = random.uniform(0.0, 24.0, events)
+    past = Past(
+        histories=Histories(user, item, day, (users, items)),
+        item_ids=[f"i{number}" for number in range(items)],
+        near=csr_array((items, items)),
+        traits=Traits.of(np.zeros((items, 2)), [None] * items, [None] * items),
+        first_day=np.zeros(items),
+        from_day=np.full(items, -np.inf),
+        until_day=np.full(items, np.inf),
+        day=24.0,
+    )
+    found = examples(Settings(home=tmp_path, ranker=Ranker(window_days=7)), past, repeats=False)
+    assert len(found) == 2
+    for example in found:
+        for name in ("ease", "cosine", "transitions", "factors"):
+            assert example.pool.features[:, example.pool.names.index(name)].std() > 0, name
 
 
 @pytest.mark.parametrize("several_hours", [True, False])

@@ -1,4 +1,4 @@
-"""Promise 3 on real data: a year of UCI Online Retail II in weekly batches, with corrections, against one bulk load."""
+"""Promise 3 on real data: ten months of UCI Online Retail II in weekly batches, with corrections, against one bulk load."""
 
 import random
 import shutil
@@ -118,7 +118,7 @@ class Shop:
 
 
 def test_weeks_with_corrections_leave_what_one_bulk_load_gives(shared_data, tmp_path):
-    """The whole year in real size. 43 cleans and updates would take a quarter of an hour, so that a seeded choice says after
+    """All ten months in real size. 43 cleans and updates would take a quarter of an hour, so that a seeded choice says after
     which weeks they run; each then takes all batches that came or changed since the one before."""
     arrivals, weeks = published_weeks(shared_data / "online_retail")
     draw = random.Random(20)  # noqa: S311

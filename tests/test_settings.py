@@ -83,6 +83,56 @@ def test_unusable_settings_are_refused_at_start(
     assert "secret-" not in f"{caught.value} {caught.value.__cause__}"
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TIDEMARK_HOEM", "TIDEMARK_HOME"),
+        ("TIDEMARK_SEEDS", "TIDEMARK_SEED"),
+        ("tidemark_seeds", "TIDEMARK_SEED"),
+        ("TIDEMARK_ENCODER_SOURCE", "TIDEMARK_ENCODER__SOURCE"),
+        ("TIDEMARK_INTREST__MOST", "TIDEMARK_INTERESTS__MOST"),
+        ("TIDEMARK_XYZ", None),
+    ],
+)
+def test_an_unknown_setting_is_refused_and_the_nearest_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str | None
+) -> None:
+    monkeypatch.setenv(name, "a secret")
+    with pytest.raises(BadInput, match=f"{name} is unknown{f': is {meant} meant' if meant else ' .see'}") as caught:
+        load()
+    assert "a secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IMAGE",
+        # The Helm chart's release `tidemark` has services, which Kubernetes names to every pod.
+        "API_SERVER_SERVICE_HOST",
+        "API_SERVER_SERVICE_PORT",
+        "API_SERVER_SERVICE_PORT_API_SERVER",
+        "API_SERVER_PORT",
+        "API_SERVER_PORT_8080_TCP",
+        "API_SERVER_PORT_8080_TCP_ADDR",
+        "STATSD_PORT_9125_UDP_PROTO",
+        "SERVICE_HOST",
+        "PORT",
+    ],
+)
+def test_what_compose_and_kubernetes_name_alike_is_no_setting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"TIDEMARK_{name}", "x")
+    load()
+
+
+def test_surfaces_that_are_refused_together_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_SURFACES", '[{"name": "home"}, {"name": "home"}]')
+    with pytest.raises(BadInput, match=r"^settings: .*two surfaces share a name: \['home', 'home'\]"):
+        load()
+    monkeypatch.setenv("TIDEMARK_SURFACES", "home")
+    with pytest.raises(BadInput, match='"surfaces"'):
+        load()
+
+
 def test_a_catalogue_that_libpq_cannot_read_is_refused_without_being_quoted(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, lake_catalogue="postgres:password=secret-one nonsense")
     with pytest.raises(BadInput, match="libpq") as caught:

@@ -519,6 +519,22 @@ def test_an_encoder_that_nobody_approved_updates_nothing(home: Path, sre_model: 
     assert of(home, encoder=Encoder(source=str(sre_model))).encoder.source == str(sre_model)
 
 
+def test_a_tidemark_that_makes_other_texts_goes_over_by_the_same_way(
+    served_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Path(shutil.copytree(served_home, tmp_path / "home"))
+    champion = publications.serving(of(home))
+    monkeypatch.setattr(encoders, "TEMPLATE", "a later one")
+    with pytest.raises(BadInput, match="cannot meet"):
+        plan_update(of(home))
+    shadow = published(of(home), plan_challenger(of(home), of(home).encoder, "a new Tidemark"))
+    assert shadow["encoder_id"] != champion["encoder_id"]
+    approve(of(home), shadow["id"], "ann")
+    next_hour(home, 1)
+    after = published(of(home), plan_update(of(home)))
+    assert (after["encoder_id"], after["base"]) == (shadow["encoder_id"], shadow["id"])
+
+
 def test_weights_that_were_replaced_on_a_worker_embed_nothing(
     gated_home: Path, tmp_path: Path, sre_model: Path
 ) -> None:

@@ -21,6 +21,7 @@ def windows(odds: Callable[[int, np.ndarray], np.ndarray], *, users: int = USERS
     for window in range(WINDOWS):
         user = np.repeat(np.arange(users), CANDIDATES)
         features = random.normal(size=(len(user), len(NAMES))).astype(np.float32)
+        features[:, len(SOURCES) : 2 * len(SOURCES)] = features[:, : len(SOURCES)]  # the larger, the higher the rank
         item, groups = np.tile(np.arange(CANDIDATES), users), ("behaviour",) * len(NAMES)
         pool = Pool(user, item, features, NAMES, groups, users)
         found.append(Example(pool, random.random(len(user)) < 1 / (1 + np.exp(-odds(window, features)))))
@@ -69,7 +70,8 @@ def test_at_most_a_third_of_the_windows_is_held_back_and_without_any_nothing_is_
     assert newest(made, 100) == 2, "two windows have a hundred users"
     assert newest(made, 300) == 3
     assert newest(made[:3], 100) == 1
-    found = tried(made[:2], trees=trees, seed=1)
+    assert newest(made[:2], 100) == 1, "of two the newer"
+    found = tried(made[:1], trees=trees, seed=1)
     assert (found.linear_share, found.source, found.users) == (LINEAR_SHARE if trees else 1.0, None, 0)
 
 

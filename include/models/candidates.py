@@ -116,6 +116,27 @@ class Sources:
     """(n, k) EASE's matrix factorised: what having an item says, and what it takes to be recommended."""
 
     @cached_property
+    def by_popularity(self) -> Ints:
+        """(half-lives, n) items, the most popular first; of equal ones the first."""
+        return np.argsort(-self.popularity, axis=1, kind="stable")
+
+    @cached_property
+    def levels(self) -> NDArray[np.float64]:
+        """(half-lives, n) logarithms of popularity."""
+        return np.log1p(self.popularity)
+
+    @cached_property
+    def velocities(self) -> NDArray[np.float64]:
+        """(half-lives - 1, n) by how much an item's level is higher than at the next longer half-life, beside all items'."""
+        level = self.levels - self.levels.mean(axis=1, keepdims=True)
+        return np.asarray(level[:-1] - level[1:])
+
+    @cached_property
+    def total(self) -> NDArray[np.float64]:
+        """(n,) logarithms of counts."""
+        return np.log1p(self.counts)
+
+    @cached_property
     def popularity_of_likes(self) -> dict[str, NDArray[np.float64]]:
         """(n,) by name: how popular items of like texts, of the same categories and of the same creator are."""
         found: dict[str, NDArray[np.float64]] = {}
@@ -220,7 +241,7 @@ def relate(
     pairs = Pairs.of(known)
     counts = np.bincount(known.item, minlength=n).astype(np.float32)
     marks = pairs.matrix(np.ones(len(pairs.item), dtype=np.float32), np.ones(len(pairs.item), dtype=bool))
-    used = _most_used(counts, factors.max_items)
+    used = _most_used(popularity(known, day, (factors.half_life_days,))[0], factors.max_items)
     matrix = item_to_item(csr_array(marks[:, used]), factors.regularisation, np.float32)
     ease = _of_all(_strongest_of_dense(matrix, NEIGHBOURS), used, n)
     had_by = np.bincount(marks.indices, minlength=n).astype(np.float64)
@@ -475,8 +496,12 @@ def scores(sources: Sources, pairs: Pairs, *, repeats: bool) -> Iterator[tuple[s
     yield "text_long", pairs.whole @ sources.text
     yield "text_last", pairs.newest @ sources.text
     if repeats:
-        yield "own_count", pairs.matrix(pairs.count, lately)
-        yield "own_decayed", pairs.whole
+        # All of a history, however long: it costs no more than the history itself.
+        whole = np.ones(len(rank), dtype=bool)
+        yield "own_count", pairs.matrix(pairs.count, whole)
+        yield "own_decayed", pairs.matrix(pairs.decayed, whole)
+        yield "own_month", pairs.matrix(pairs.decayed_month, whole)
+        yield "own_week", pairs.matrix(pairs.decayed_week, whole)
 
 
 def _of_norm_1(marks: csr_array) -> csr_array:

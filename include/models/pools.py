@@ -40,6 +40,8 @@ _GROUP_OF = {
     "text_last": "text_short",
     "own_count": "own",
     "own_decayed": "own",
+    "own_month": "own",
+    "own_week": "own",
 }
 
 
@@ -82,6 +84,7 @@ def pool(
     eligible: NDArray[np.bool_],
     *,
     repeats: bool,
+    had: Histories | None = None,
     least: int = 0,
     also: Callable[[Ints], tuple[Ints, Ints]] | None = None,
 ) -> Pool:
@@ -89,9 +92,10 @@ def pool(
 
     Args:
         sources: fitted before T.
-        histories: of the users, before T.
+        histories: of the users, before T: what speaks for items.
         eligible: (n,) items that can be listed.
         repeats: whether what a user had can be listed again.
+        had: all that the users had, also what says nothing for an item, such as a dislike; by default the histories.
         least: candidates that a user should have.
         also: of users who would have fewer, gives pairs of user and item that fill up their pools.
     """
@@ -100,18 +104,21 @@ def pool(
     barred = np.zeros((users, n), dtype=bool)
     barred[:, ~eligible] = True
     if not repeats:
-        barred[histories.user, histories.item] = True
+        had = histories if had is None else had
+        barred[had.user, had.item] = True
     pairs = Pairs.of(histories)
     found = {name: csr_array(values) for name, values in scores(sources, pairs, repeats=repeats)}
     for values in found.values():
         chosen[entries(strongest(only(values, ~barred[entries(values)]), TOP_OF_EACH))] = True
-    listable = np.flatnonzero(eligible)
-    for popular in sources.popularity:
-        chosen[:, listable[_largest(popular[listable], TOP_OF_EACH)]] = True
+    # As many as it takes to find enough that were not had.
+    most = TOP_OF_EACH + int((barred & eligible).sum(axis=1).max(initial=0))
+    for order in sources.by_popularity:
+        popular = order[eligible[order]][:most]
+        free = ~barred[:, popular]
+        chosen[:, popular] |= free & (np.cumsum(free, axis=1) <= TOP_OF_EACH)
     vectors = None if sources.left is None else np.asarray(pairs.latest_first @ sources.left)
     if vectors is not None and sources.right is not None:
         chosen[largest_products(vectors, sources.right, barred, TOP_OF_EACH)] = True
-    chosen &= ~barred
     few = np.flatnonzero(chosen.sum(axis=1) < least)
     if also is not None and len(few):
         chosen[also(few)] = True
@@ -138,15 +145,6 @@ def pool(
     )
 
 
-def _largest(values: NDArray[np.float64], most: int) -> Ints:
-    """Positions of the largest values, in no order; of equal ones the first."""
-    if len(values) <= most:
-        return np.arange(len(values))
-    last = np.partition(values, len(values) - most)[len(values) - most]
-    above = np.flatnonzero(values > last)
-    return np.concatenate([above, np.flatnonzero(values == last)[: most - len(above)]])
-
-
 Columns = Iterator[tuple[str, str, NDArray[np.float64]]]
 """Name, group and values of features."""
 
@@ -162,8 +160,8 @@ def _of_sources(found: dict[str, csr_array], sources: Sources, user: Ints, item:
         raw = dense[wanted]
         dense[at] = 0.0
         yield from _three(name, _GROUP_OF[name], raw, user, sizes)
-    for name, popular in zip(POPULAR, sources.popularity, strict=True):
-        yield from _three(name, "popularity", np.log1p(popular)[item], user, sizes)
+    for name, level in zip(POPULAR, sources.levels, strict=True):
+        yield from _three(name, "popularity", level[item], user, sizes)
 
 
 def _of_factors(vectors: NDArray[np.float64] | None, sources: Sources, user: Ints, item: Ints) -> Columns:
@@ -214,19 +212,18 @@ def _ranks(values: NDArray[np.float64], user: Ints, sizes: Ints) -> NDArray[np.f
 
 
 def _of_items(sources: Sources, item: Ints) -> Columns:
-    level = np.log1p(sources.popularity)
-    level = level - level.mean(axis=1, keepdims=True)
-    for place, (short, long) in enumerate(pairwise(name.removeprefix("popular_") for name in POPULAR)):
-        yield f"velocity_{short}_{long}", "popularity", (level[place] - level[place + 1])[item]
+    names = pairwise(name.removeprefix("popular_") for name in POPULAR)
+    for (short, long), velocity in zip(names, sources.velocities, strict=True):
+        yield f"velocity_{short}_{long}", "popularity", velocity[item]
     yield "age", "item", np.log1p(np.clip(sources.day - sources.first_day, 0.0, NEVER_DAYS))[item]
     yield "idle", "item", np.log1p(np.clip(sources.day - sources.last_day, 0.0, NEVER_DAYS))[item]
-    yield "total", "popularity", np.log1p(sources.counts)[item]
+    yield "total", "popularity", sources.total[item]
 
 
 def _of_users(sources: Sources, pairs: Pairs, user: Ints) -> Columns:
     users = pairs.shape[0]
     distinct = np.bincount(pairs.user, minlength=users)
-    taste = np.bincount(pairs.user, weights=np.log1p(sources.counts)[pairs.item], minlength=users)
+    taste = np.bincount(pairs.user, weights=sources.total[pairs.item], minlength=users)
     last, first = np.full(users, -np.inf), np.full(users, np.inf)
     np.maximum.at(last, pairs.user, pairs.last_day)
     np.minimum.at(first, pairs.user, pairs.first_day)

@@ -52,9 +52,9 @@ class Trial:
 
 
 def newest(examples: list[Example], users: int) -> int:
-    """How many of the newest windows hold so many users; a third of all at most."""
-    windows, found = 0, 0
-    while found < users and windows < len(examples) // 3:
+    """How many of the newest windows hold so many users; a third of all at most, and of two the newer."""
+    windows, found, most = 0, 0, len(examples) // 3 or len(examples) // 2
+    while found < users and windows < most:
         found += examples[windows].users
         windows += 1
     return windows
@@ -89,8 +89,8 @@ def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
 
 
 def alone(names: tuple[str, ...], source: str) -> Ranker:
-    """A ranker that orders pools by one of their features."""
-    only = np.array([name == source for name in names], dtype=np.float64)
+    """A ranker that orders pools by one source: by its rank, which tells values apart, however near to each other they are."""
+    only = np.array([name == f"{source}_rank" for name in names], dtype=np.float64)
     return Ranker(names, np.zeros(len(names)), np.ones(len(names)), only, {})
 
 

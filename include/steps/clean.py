@@ -7,14 +7,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include.columns import LANDED_TABLES
+from include.columns import LANDED_TABLES, Mart
 from include.errors import GateFailed, TidemarkError
 from include.settings import Settings
 from include.stores import batches, files, lake, landing, list_quality, lock
@@ -44,7 +44,7 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
         TidemarkError: a model of dbt failed; likewise.
     """
     with lock.writing(settings):
-        chosen = choose(settings, start, end)
+        chosen, _ = choose(settings, start, end)
         nodes: list[dict[str, Any]] = []
         before = _newest(settings)
         seconds = {"read": 0.0, "dbt": 0.0}
@@ -61,13 +61,31 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
         }
 
 
-def choose(settings: Settings, start: datetime | None, end: datetime | None) -> list[batches.Stale]:
-    """The batches that a clean of a span takes: the stale ones; those without files only where a span is given."""
-    return [
-        batch
-        for batch in batches.stale(settings, start, end)
-        if batch.state != "vanished" or start is not None or end is not None
-    ]
+def choose(
+    settings: Settings, start: datetime | None, end: datetime | None
+) -> tuple[list[batches.Stale], list[batches.Stale]]:
+    """The stale batches that a clean of a span takes, and those that it leaves: those without files where no span is given."""
+    found = batches.stale(settings, start, end)
+    if start is not None or end is not None:
+        return found, []
+    return (
+        [batch for batch in found if batch.state != "vanished"],
+        [batch for batch in found if batch.state == "vanished"],
+    )
+
+
+def said_of_vanished(vanished: list[dict[str, Any]]) -> str:
+    """What can be done about batches whose files are gone (each as `Stale.as_dict` gives it), in words."""
+    spans: list[tuple[datetime, datetime]] = []
+    for hour in sorted({datetime.fromisoformat(batch["arrival_hour"]) for batch in vanished}):
+        follows = bool(spans) and spans[-1][1] == hour
+        start = spans.pop()[0] if follows else hour
+        spans.append((start, hour + timedelta(hours=1)))
+    commands = [f"`python -m include clean --from {start:%Y-%m-%dT%H} --to {end:%Y-%m-%dT%H}`" for start, end in spans]
+    return (
+        f"the files of {len(vanished):,} batches have vanished and the lake keeps their rows: put the files back, or take "
+        f"the rows out with {_some(commands)}; what was moved to another disk may stay there (docs/runbooks/disk_full.md)"
+    )
 
 
 def _newest(settings: Settings) -> int | None:
@@ -78,6 +96,9 @@ def _rows(settings: Settings, snapshot: int | None) -> dict[str, Any]:
     if snapshot is None:
         return {}
     with lake.connect(settings) as connection:
+        # Where a first clean did not end well, there is a lake and they may be missing.
+        if not all(lake.has_table(connection, mart) for mart in (Mart.BATCHES, Mart.REJECTED)):
+            return {}
         return batches.row_counts(connection, snapshot)
 
 

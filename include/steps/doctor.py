@@ -8,6 +8,7 @@ from typing import Any
 from include.models import encoder
 from include.settings import Encoder, Settings, Surface
 from include.steps.check_served import judge_served
+from include.steps.clean import said_of_vanished
 from include.stores import backtests, batches, files, lake, publications
 
 PACKAGES = (
@@ -61,10 +62,13 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         advice.append(
             f"a clean did not finish ({len(unfinished)} batches): run `python -m include clean` (docs/runbooks/red_dbt_model.md)"
         )
-    if stale:
+    vanished = [batch for batch in stale if batch["state"] == "vanished"]
+    if len(stale) > len(vanished):
         advice.append(
-            f"{len(stale)} batches changed since they were cleaned: run `python -m include clean` or backfill them (docs/runbooks/stale_batch.md)"
+            f"{len(stale) - len(vanished)} batches changed since they were cleaned: run `python -m include clean` or backfill them (docs/runbooks/stale_batch.md)"
         )
+    if vanished:
+        advice.append(said_of_vanished(vanished))
     if newest is not None and gated != newest:
         advice.append(
             f"lake snapshot {newest} has not passed the gate: run `python -m include clean` (docs/runbooks/failed_gate.md)"

@@ -9,7 +9,7 @@ from typing import Any
 
 from include.readable import readable
 from include.settings import Settings
-from include.steps.clean import build, choose, landed_rows, read_rows
+from include.steps.clean import build, choose, landed_rows, read_rows, said_of_vanished
 from include.stores import batches
 from include.stores.foretold import foretold
 
@@ -35,17 +35,19 @@ def dry_run(settings: Settings, start: datetime | None = None, end: datetime | N
     Returns:
         `batches` (`{table, arrival_hour, state, rows_before, rows_after}`), `rows` (by mart `{added, changed, removed}` by
         identity), `users` and `items` (`{recomputed, changed, ids}`: how many cleaning looks at, how many change so that
-        their vectors follow, and the first of those). What an item's first event does to the time from which it holds is
-        only known afterwards.
+        their vectors follow, and the first of those), `vanished` (batches that it would leave as they are, since their files
+        are gone and no span was given; see `stores.batches.stale_batches`). What an item's first event does to the time from
+        which it holds is only known afterwards.
 
     Raises:
         BadInput: a landed file cannot be read.
         GateFailed: a data test of the models would fail.
     """
-    chosen = choose(settings, start, end)
+    chosen, left = choose(settings, start, end)
+    vanished = [batch.as_dict() for batch in left]
     nothing = {"recomputed": 0, "changed": 0, "ids": []}
     if not chosen:
-        return {"batches": [], "rows": {}, "users": nothing, "items": nothing}
+        return {"batches": [], "rows": {}, "users": nothing, "items": nothing, "vanished": vanished}
     with TemporaryDirectory(prefix="tidemark-dry-run-") as name:
         here = {"home": Path(name), "work": Path(name) / "work", "lake_catalogue": None}
         scratch = settings.model_copy(update=here)
@@ -86,13 +88,21 @@ def dry_run(settings: Settings, start: datetime | None = None, end: datetime | N
             }
             for kind in ("users", "items")
         },
+        "vanished": vanished,
     }
 
 
 def dry_run_lines(found: dict[str, Any]) -> Iterator[str]:
     """A dry run as people read it, a line at a time."""
+    yield from _cleaned_lines(found)
+    if found["vanished"]:
+        yield said_of_vanished(found["vanished"])
+
+
+def _cleaned_lines(found: dict[str, Any]) -> Iterator[str]:
     if not found["batches"]:
-        yield "nothing to clean: every batch of the span is in the lake as it is landed"
+        which = "every batch that has files" if found["vanished"] else "every batch of the span"
+        yield f"nothing to clean: {which} is in the lake as it is landed"
         return
     yield f"a clean would take {len(found['batches']):,} batches and leave this (nothing was written):"
     for batch in found["batches"][:NAMED]:

@@ -280,24 +280,26 @@ def trends_at(told: Told, ranking: Ranking, texts: Texts, hour: int) -> Ranking:
     said = told.described.slice(0, items)
     traits = Traits.of(texts.vectors[:items], said["categories"].to_pylist(), said["creator_id"].to_pylist())
     near = candidates.neighbours_weights(candidates.with_later_texts(texts.nearest, traits.texts))
-    before, first_day = told.before(hour, items), told.first_day[:items]
+    before, first_day = told.before(hour, items, liked=True), told.first_day[:items]
     sources = refreshed(ranking.sources, before, traits, near, first_day, told.day(hour))
     return Ranking(sources, ranking.ranker, told.items[:items])
 
 
 def ranked_at(plan: Plan, told: Told, trends: Ranking, refresh: int, history: int, users: Ints) -> Ints:
     """(users, k) the items of the ranker's lists, -1 for none, with users' own histories as of an hour at or after the refresh."""
-    own, eligible = told.before(history, len(trends.items)).only(users), told.eligible(refresh)
-    size = users_at_once(len(trends.items))
+    n, eligible = len(trends.items), told.eligible(refresh)
+    own, had = (told.before(history, n, liked=liked).only(users) for liked in (True, False))
+    size = users_at_once(n)
     lists = [
         ranked(
             trends,
-            own.only(np.arange(start, min(start + size, len(users)))),
+            own.only(some),
             eligible,
             repeats=plan["show_seen"],
             length=plan["k"],
+            had=had.only(some),
         )[1]
-        for start in range(0, len(users), size)
+        for some in (np.arange(start, min(start + size, len(users))) for start in range(0, len(users), size))
     ]
     return np.concatenate(lists)
 

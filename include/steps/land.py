@@ -64,6 +64,8 @@ def land(
         BadInput: an option is unusable, or a file cannot be read or is not of the format; names file, position and what to do.
     """
     at = hour_of(_utc(arrival)) if isinstance(arrival, datetime) else arrival
+    if isinstance(at, datetime):
+        landing.refuse_ahead(at, f"--arrival {at.isoformat()}")
     span = (_utc(events_from) if events_from else None, _utc(events_to) if events_to else None)
     if span[0] and span[1] and span[0] >= span[1]:
         raise BadInput(f"--events-from {span[0].isoformat()} is not before --events-to {span[1].isoformat()}")

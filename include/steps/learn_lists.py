@@ -34,11 +34,14 @@ ENOUGH_PAIRS = 1500
 
 MOST_WINDOWS = 24
 RELATED_WINDOWS = 4
-"""Windows for which items' relations are learned once, as of the start of the oldest: it costs most of a window."""
+"""Windows, at most, for which items' relations are learned once, as of the start of the oldest: it costs most of a window."""
 
 HOURS = (0.0, 6.0, 12.0, 18.0)
 """By so much earlier windows begin, in turns, where trends are hourly: what the last hour is worth depends on the time of day.
 Lists of daily trends are always made at one hour, T's own, and are better learned from windows that begin at it."""
+
+SHARED_HISTORY = 0.8
+"""Of what happened before a window, the part that relations have to be learned of."""
 
 LEAST_HISTORY = 0.3
 """Share of the interactions that lies before the earliest window: what is learned of a start needs a past."""
@@ -85,7 +88,7 @@ def read_past(settings: Settings, state: dict[str, Any]) -> Past:
         spans = behaviour.item_spans(connection, snapshot, as_of)
         ids = items["item_id"].to_pylist()
         done = behaviour.interactions(connection, snapshot, as_of, users, ids)
-    known = done.item >= 0
+    known = (done.item >= 0) & (done.weight > 0)  # a dislike says nothing for an item
     first_day = days(spans["first_from"].to_numpy())
     texts = centred_text_vectors(settings, state, items)[1]
     return Past(
@@ -137,18 +140,23 @@ def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
     """Windows before T in which some candidate was taken, the newest first, each with the trends and histories of its own start."""
     length, found, users = window_days(settings, past), [], 0
     random = np.random.default_rng(settings.seed)
-    total = len(past.histories.item)
-    related, several_hours = 0, hourly_trends(settings)
-    for back in range(1, MOST_WINDOWS + 1):
-        start = window_start(past.day, length, back, several_hours=several_hours)
-        before = past.histories.before(start)
-        if len(before.item) < max(1.0, LEAST_HISTORY * total):
-            break
+    several_hours = hourly_trends(settings)
+    starts = [window_start(past.day, length, back, several_hours=several_hours) for back in range(1, MOST_WINDOWS + 1)]
+    known = np.searchsorted(np.sort(past.histories.day), starts)  # interactions before each
+    starts = [
+        start
+        for start, count in zip(starts, known, strict=True)
+        if count >= max(1.0, LEAST_HISTORY * len(past.histories.day))
+    ]
+    related = 0
+    for back, start in enumerate(starts, 1):
         if back > settings.ranker.windows and users >= ENOUGH_PAIRS:
             break
         if back > related:
-            related = back + RELATED_WINDOWS - 1
-            relations = _relate(settings, past, window_start(past.day, length, related, several_hours=several_hours))
+            shared = known[back - 1 : len(starts)] >= SHARED_HISTORY * known[back - 1]
+            related = back - 1 + int(shared[:RELATED_WINDOWS].sum())
+            relations = _relate(settings, past, starts[related - 1])
+        before = past.histories.before(start)
         example = _example(settings, past, before, relations, start, length, random, repeats=repeats)
         if example is not None and example.users:
             found.append(example)

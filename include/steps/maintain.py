@@ -37,7 +37,7 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
             under_way = [state for name, state, _ in publications.candidates(settings) if name not in plan.candidates]
             files = maintenance.leftovers(settings, grace(settings))
             return {
-                "pruned": {**plan.as_dict(), "snapshots": len(expiring(settings, named, under_way))},
+                "pruned": {**plan.as_dict(), "snapshots": len(expiring(settings, named, under_way, grace(settings)))},
                 "orphans": [_shown(settings, path) for path in files],
                 "reports": [_shown(settings, path) for path in _old_reports(settings)],
                 "dry_run": True,

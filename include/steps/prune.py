@@ -121,8 +121,10 @@ def let_go(settings: Settings, plan: Plan, age: timedelta) -> dict[str, Any]:
     }
 
 
-def expiring(settings: Settings, named: list[publications.Manifest], under_way: list[dict[str, Any]]) -> list[int]:
-    """Lake snapshots that nothing needs.
+def expiring(
+    settings: Settings, named: list[publications.Manifest], under_way: list[dict[str, Any]], age: timedelta
+) -> list[int]:
+    """Lake snapshots of an age that nothing needs.
 
     A publication needs its own and that of its lists. What changed is read from all snapshots since the newest
     publication's, since the gated one, and since that of what a run under way or a waiting challenger builds on, so that none
@@ -136,13 +138,13 @@ def expiring(settings: Settings, named: list[publications.Manifest], under_way: 
     read_on_from = min([gated, *(entry["lake_snapshot"] for entry in named if entry["id"] in bases)])
     naming = [*named, *states]
     needed = {number for entry in naming for number in (entry["lake_snapshot"], entry["lists"]["lake_snapshot"])}
-    return [number for number in maintenance.snapshots(settings) if number < read_on_from and number not in needed]
+    return [number for number in maintenance.snapshots(settings, age) if number < read_on_from and number not in needed]
 
 
 def _let_snapshots_go(
     settings: Settings, named: list[publications.Manifest], under_way: list[dict[str, Any]], age: timedelta
 ) -> int:
-    expired = expiring(settings, named, under_way)
+    expired = expiring(settings, named, under_way, age)
     maintenance.expire_snapshots(settings, expired)
     maintenance.delete_old_files(settings, age)
     maintenance.drop_gate_records(settings, maintenance.snapshots(settings), age)

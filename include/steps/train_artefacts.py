@@ -104,10 +104,10 @@ def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
         by_use = sorted(used.keys() & row.keys(), key=lambda item: (-used[item], item))
         items = sorted(by_use[: settings.item_factors.max_items])
         done = behaviour.interactions(connection, snapshot, as_of, users, items)
-    known = done.item >= 0
+    known = (done.item >= 0) & (done.weight > 0)
     last = np.full(len(users), np.datetime64(0, "us"))
     np.maximum.at(last, done.user, done.event_ts)
-    # EASE learns from what was used together: a mark for each pair of user and item, whatever its weight.
+    # EASE learns from what was used together: a mark for each pair of user and item, however little it weighs.
     marks = decayed_weights(
         done.user[known],
         done.item[known],

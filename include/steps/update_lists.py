@@ -168,6 +168,7 @@ def _lists_of_history(what: Listing, names: list[str], known: pa.Table) -> pa.Ta
 
     user, item = history.user[done], history.item[done]
     event_ts, weight = history.event_ts[done], history.weight[done]
+    likes = weight > 0
     shape = (len(users), len(catalogue.item_ids))
 
     def over_norm(found: csr_array, norm: str) -> csr_array:
@@ -210,6 +211,7 @@ def _lists_of_history(what: Listing, names: list[str], known: pa.Table) -> pa.Ta
             surface,
             catalogue,
             ~what.barred,
+            Histories(user[likes], item[likes], days(event_ts[likes]), shape),
             Histories(user, item, days(event_ts), shape),
             best_of,
             positions,
@@ -217,7 +219,7 @@ def _lists_of_history(what: Listing, names: list[str], known: pa.Table) -> pa.Ta
             parts,
         )
     # The ranker knows nothing of a user without a history.
-    left = np.setdiff1d(np.arange(len(users)), () if what.ranking is None else user)
+    left = np.setdiff1d(np.arange(len(users)), () if what.ranking is None else user[likes])
     positions[left], scores[left], blended = _by_blend(blend.only(left), best_of(left))
     for name in SOURCES:
         parts[name][left] = blended[name]
@@ -250,6 +252,7 @@ def _rank(
     catalogue: Catalogue,
     eligible: NDArray[np.bool_],
     histories: Histories,
+    had: Histories,
     best_of: BestOf,
     positions: NDArray[np.int64],
     scores: NDArray[np.float64],
@@ -268,6 +271,7 @@ def _rank(
             eligible,
             repeats=surface.show_seen,
             length=surface.length,
+            had=had.only(rows),
             also=partial(_filling, best_of, rows),
         )
         positions[rows] = items
@@ -290,15 +294,16 @@ def ranked(
     *,
     repeats: bool,
     length: int,
+    had: Histories | None = None,
     also: Callable[[NDArray[np.int64]], Filling] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-    """The ranker's lists of some users.
+    """The ranker's lists of some users; the arguments are those of `pool`.
 
     Returns:
         (users, length) places among the candidates and items, -1 for none; and of the candidates the scores, and what each
         group adds.
     """
-    found = pool(ranking.sources, histories, eligible, repeats=repeats, least=length, also=also)
+    found = pool(ranking.sources, histories, eligible, repeats=repeats, had=had, least=length, also=also)
     candidates = ranking.ranker.shortlisted(found, length)
     added = ranking.ranker.parts(candidates)
     total = np.round(np.sum([added[name] for name in GROUPS], axis=0), DECIMALS)

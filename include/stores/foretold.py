@@ -29,6 +29,8 @@ _DESCRIBED = {
         "user_id, created_at, attributes",
     ),
 }
+_COMPARED = (*_EVENTS, Mart.ITEMS, *(history for _, history, *_ in _DESCRIBED.values()))
+"""Tables of the lake that are read. Where a first clean did not end well, the histories are there and marts may not be."""
 _TEXT = "item_id, title, description, categories"
 _OF_ITEMS = f"{_TEXT}, arrival_hour, published_at, available_from, available_until"
 """What of an item's description its vectors and versions follow from: `RELEVANT`, before there are versions."""
@@ -48,14 +50,14 @@ def foretold(settings: Settings, folder: Path, touched: Path) -> dict[str, Any]:
     """
     if lake.exists(settings):
         with lake.connect(settings) as connection:
-            cleaned = lake.has_table(connection, "int_batches")
-            return _foretold(connection, folder, touched, settings.cold_start.segment_by, cleaned=cleaned)
+            there = {name for name in _COMPARED if lake.has_table(connection, name)}
+            return _foretold(connection, folder, touched, settings.cold_start.segment_by, there)
     with duckdb.connect() as connection:
-        return _foretold(connection, folder, touched, settings.cold_start.segment_by, cleaned=False)
+        return _foretold(connection, folder, touched, settings.cold_start.segment_by, set())
 
 
 def _foretold(
-    connection: duckdb.DuckDBPyConnection, folder: Path, touched: Path, segment_by: Sequence[str], *, cleaned: bool
+    connection: duckdb.DuckDBPyConnection, folder: Path, touched: Path, segment_by: Sequence[str], there: set[str]
 ) -> dict[str, Any]:
     recomputed = {
         "users": _ids(connection, "user_id", _ids_of(touched, "int_touched_profiles")),
@@ -67,17 +69,21 @@ def _foretold(
     for mart in _EVENTS:
         fresh = f"read_parquet('{_pattern(folder, mart)}')"
         earlier = (
-            f"lake.main.{mart} WHERE user_id IN (FROM {_ids_of(touched, 'int_touched_users')})" if cleaned else None
+            f"lake.main.{mart} WHERE user_id IN (FROM {_ids_of(touched, 'int_touched_users')})"
+            if mart in there
+            else None
         )
         rows[mart] = count_changes(connection, _net(fresh, earlier, "*"), KEYS[mart])
         users |= _ids(connection, "user_id", _net(fresh, earlier, RELEVANT[mart]))
         if mart == Mart.INTERACTIONS:
-            known = f"WHERE item_id NOT IN (SELECT item_id FROM lake.main.{Mart.ITEMS})" if cleaned else ""
+            known = f"WHERE item_id NOT IN (SELECT item_id FROM lake.main.{Mart.ITEMS})" if Mart.ITEMS in there else ""
             items |= _ids(connection, "item_id", f"(FROM {fresh} {known})")
     for kind, (outcomes, history, model, key, columns) in _DESCRIBED.items():
         fresh = f"read_parquet('{_pattern(folder, outcomes)}') WHERE outcome = 'kept'"
         ids = _ids_of(touched, model)
-        earlier = f"lake.main.{history} WHERE outcome = 'kept' AND {key[0]} IN (FROM {ids})" if cleaned else None
+        earlier = (
+            f"lake.main.{history} WHERE outcome = 'kept' AND {key[0]} IN (FROM {ids})" if history in there else None
+        )
         rows[kind] = count_changes(connection, _net(fresh, earlier, columns), key)
         if kind == "user descriptions":
             own = f"user_id, created_at, {segment(segment_by)} AS segment" if segment_by else "user_id, created_at"
@@ -85,7 +91,7 @@ def _foretold(
             continue
         items |= _ids(connection, "item_id", _net(fresh, earlier, _OF_ITEMS))
         texts = _ids(connection, "item_id", _net(fresh, earlier, _TEXT))
-        if cleaned and texts:
+        if texts and Mart.INTERACTIONS in there:
             newest = connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
             assert newest is not None
             users |= users_of_items(connection, newest[0], sorted(texts))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,18 @@ def batch_name(table: str, hour: datetime) -> str:
     return f"{table}/{hour:dt=%Y-%m-%d}/{hour:hr=%H}"
 
 
+def refuse_ahead(hour: datetime, what: str) -> None:
+    """Refuse an hour of arrival that has not begun, but for one by which clocks may differ: T would run ahead, and never come back.
+
+    Raises:
+        BadInput: it has not; the message begins with what names it.
+    """
+    if hour > datetime.now(UTC) + timedelta(hours=1):
+        raise BadInput(
+            f"{what} is of an hour that has not begun: nothing can have arrived in it yet; take that in which it came"
+        )
+
+
 INCOMING = "_incoming-"
 """How the name of a folder begins in which `land` prepares files, beside their place."""
 
@@ -113,6 +125,7 @@ def _batches(settings: Settings, start: datetime | None, end: datetime | None) -
                 if found is None or not hour_folder.is_folder:
                     raise _stray(hour_folder.path)
                 hour = day.replace(hour=int(found[1]))
+                refuse_ahead(hour, str(hour_folder.path))
                 if (start is None or hour >= start) and (end is None or hour < end):
                     landed = tuple(sorted(_files(listing, hour_folder.path, ""), key=lambda file: file.name))
                     if landed:

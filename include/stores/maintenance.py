@@ -28,12 +28,14 @@ def age(path: Path) -> timedelta:
 # The lake
 
 
-def snapshots(settings: Settings) -> list[int]:
-    """Ids of every snapshot that the lake keeps."""
+def snapshots(settings: Settings, age: timedelta = timedelta(0)) -> list[int]:
+    """Ids of every snapshot that the lake keeps and that is of an age."""
     if not lake.exists(settings):
         return []
     with lake.connect(settings) as connection:
-        rows = connection.execute("SELECT snapshot_id FROM lake.snapshots() ORDER BY 1").fetchall()
+        rows = connection.execute(
+            "SELECT snapshot_id FROM lake.snapshots() WHERE snapshot_time <= ? ORDER BY 1", [datetime.now(UTC) - age]
+        ).fetchall()
     return [int(row[0]) for row in rows]
 
 

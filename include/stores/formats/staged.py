@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,11 +62,15 @@ class Spool:
 @contextmanager
 def bounded(work: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB that spills to disk instead of growing, and keeps the order of rows."""
-    scratch = work / "duckdb_tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
+    # A folder of its own: DuckDB gives what it spills the same names in every process, and landings need no lock.
+    scratch = work / "duckdb_tmp" / uuid.uuid4().hex
+    scratch.mkdir(parents=True)
     config: dict[str, Any] = {"memory_limit": "1GB", "threads": 1, "temp_directory": str(scratch)}
-    with duckdb.connect(config=config) as connection:
-        yield connection
+    try:
+        with duckdb.connect(config=config) as connection:
+            yield connection
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def column_texts(

@@ -1,6 +1,7 @@
-"""Reads the times of events as they come: ISO 8601 with or without zone, epoch seconds, epoch milliseconds.
+"""Reads the times of events as they come: ISO 8601 with or without zone, epoch seconds, epoch milliseconds, and Excel's.
 
-The same language as the macro `utc_time` in dbt_project/macros/typing.sql reads: change both.
+The same language as the macro `utc_time` in dbt_project/macros/typing.sql reads, and of Excel's spelling
+(`12/1/2010 8:26`) the model stg_online_retail__events: change both.
 """
 
 import re
@@ -16,7 +17,7 @@ _ISO = re.compile(
 _MILLISECONDS_FROM = 1e11  # as seconds that would be the year 5138
 _MILLISECONDS_UNTIL = 1e14
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_OTHER = ("%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S")
+_EXCEL = re.compile(r"[0-9]{1,2}/[0-9]{1,2}/(?:[0-9]{2}|([1-9][0-9]{3})) +[0-9]{1,2}:[0-9]{1,2}(:[0-9]{1,2})?")
 
 
 def parse(text: str) -> datetime | None:
@@ -30,13 +31,12 @@ def parse(text: str) -> datetime | None:
             time = datetime.fromisoformat(day + (clock or "").upper().replace(",", ".")).replace(tzinfo=UTC)
             offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
             return time + offset if sign == "-" else time - offset
+        if found := _EXCEL.fullmatch(text):
+            year, seconds = found.groups()
+            form = f"%m/%d/{'%Y' if year else '%y'} %H:%M{':%S' if seconds else ''}"
+            return datetime.strptime(text, form).replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
-    for form in _OTHER if "/" in text else ():
-        try:
-            return datetime.strptime(text, form).replace(tzinfo=UTC)
-        except ValueError:
-            continue
     return None
 
 

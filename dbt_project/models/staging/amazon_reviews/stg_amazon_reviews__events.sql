@@ -34,8 +34,7 @@ select
     file,
     row_number,
     -- A review is one event however its text was edited since.
-    coalesce('amazon-reviews:' || md5(cast(json_array(user_id, item_id, asin, event_ts) as varchar)), 'h:' || md5(raw))
-        as event_key,
+    'amazon-reviews:' || md5(cast(json_array(user_id, item_id, asin, event_ts) as varchar)) as event_key,
     user_id,
     item_id,
     'review' as event_type,

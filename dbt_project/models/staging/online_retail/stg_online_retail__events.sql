@@ -14,9 +14,18 @@ typed as (
         {{ number('quantity') }} as quantity,
         {{ number('price') }} as price,
         starts_with(upper(invoice), 'C') as is_cancellation,
+        -- Excel's spelling, as include/stores/formats/times.py reads it: change both. %Y would take two digits for a year.
         coalesce(
             {{ utc_time('invoice_date') }},
-            try_strptime(invoice_date, ['%m/%d/%Y %H:%M', '%m/%d/%y %H:%M'])
+            case
+                when regexp_full_match(
+                    invoice_date,
+                    '[0-9]{1,2}/[0-9]{1,2}/([0-9]{2}|[1-9][0-9]{3}) +[0-9]{1,2}:[0-9]{1,2}(:[0-9]{1,2})?'
+                )
+                    then try_strptime(
+                        invoice_date, ['%m/%d/%y %H:%M', '%m/%d/%y %H:%M:%S', '%m/%d/%Y %H:%M', '%m/%d/%Y %H:%M:%S']
+                    )
+            end
         ) as event_ts
     from named
 )
