@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from include.models import candidates, pools
+from include.models import candidates
 from include.models.candidates import (
     LENDERS,
     OWN_EVIDENCE,
@@ -310,17 +310,6 @@ def test_a_pool_holds_only_what_may_be_listed(sources):
     again = pool(sources, known, eligible, repeats=True)
     assert set(zip(again.user, again.item, strict=True)) & set(zip(known.user, known.item, strict=True))
     assert np.isfinite(again.features).all()
-
-
-def test_whoever_had_what_is_popular_is_offered_what_is_popular_next(sources, monkeypatch):
-    monkeypatch.setattr(pools, "TOP_OF_EACH", 5)
-    order, eligible = sources.by_popularity[3], np.arange(ITEMS) % 11 != 0
-    listable = order[eligible[order]]
-    had = np.sort(listable[:9])  # of the first user; the second had one other item
-    known = Histories(np.repeat([0, 1], [9, 1]), np.append(had, listable[-1]), np.full(10, DAY - 1), (2, ITEMS))
-    found = pool(sources, known, eligible, repeats=False)
-    assert set(listable[9:14]) <= set(found.item[found.user == 0])
-    assert set(listable[:5]) <= set(found.item[found.user == 1])
 
 
 def test_what_says_nothing_for_an_item_only_bars_it(sources):

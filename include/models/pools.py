@@ -110,15 +110,13 @@ def pool(
     found = {name: csr_array(values) for name, values in scores(sources, pairs, repeats=repeats)}
     for values in found.values():
         chosen[entries(strongest(only(values, ~barred[entries(values)]), TOP_OF_EACH))] = True
-    # As many as it takes to find enough that were not had.
-    most = TOP_OF_EACH + int((barred & eligible).sum(axis=1).max(initial=0))
+    # The same for everybody: to offer what is popular next to whoever had these made worse lists.
     for order in sources.by_popularity:
-        popular = order[eligible[order]][:most]
-        free = ~barred[:, popular]
-        chosen[:, popular] |= free & (np.cumsum(free, axis=1) <= TOP_OF_EACH)
+        chosen[:, order[eligible[order]][:TOP_OF_EACH]] = True
     vectors = None if sources.left is None else np.asarray(pairs.latest_first @ sources.left)
     if vectors is not None and sources.right is not None:
         chosen[largest_products(vectors, sources.right, barred, TOP_OF_EACH)] = True
+    chosen &= ~barred
     few = np.flatnonzero(chosen.sum(axis=1) < least)
     if also is not None and len(few):
         chosen[also(few)] = True
