@@ -241,7 +241,7 @@ def relate(
     pairs = Pairs.of(known)
     counts = np.bincount(known.item, minlength=n).astype(np.float32)
     marks = pairs.matrix(np.ones(len(pairs.item), dtype=np.float32), np.ones(len(pairs.item), dtype=bool))
-    used = _most_used(popularity(known, day, (factors.half_life_days,))[0], factors.max_items)
+    used = _most_used(counts, factors.max_items)
     matrix = item_to_item(csr_array(marks[:, used]), factors.regularisation, np.float32)
     ease = _of_all(_strongest_of_dense(matrix, NEIGHBOURS), used, n)
     had_by = np.bincount(marks.indices, minlength=n).astype(np.float64)
