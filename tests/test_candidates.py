@@ -334,9 +334,8 @@ def test_own_counts_are_of_a_whole_history_however_long():
     said = Traits.of(np.zeros((items, 2)), [None] * items, [None] * items)
     sources = fit(known, relations, said, began, day[-1] + 1, recent_days=7.0)
     found = dict(scores(sources, Pairs.of(known), repeats=True))
-    for name, half_life in (("own_decayed", DECAY_DAYS), ("own_month", 30.0), ("own_week", 7.0)):
-        expected = np.bincount(item, weights=np.exp2(-(day[-1] - day) / half_life))
-        np.testing.assert_allclose(found[name].toarray()[0], expected, rtol=1e-12)
+    decayed = np.bincount(item, weights=np.exp2(-(day[-1] - day) / DECAY_DAYS))
+    np.testing.assert_allclose(found["own_decayed"].toarray()[0], decayed, rtol=1e-12)
     np.testing.assert_array_equal(found["own_count"].toarray()[0], np.bincount(item))
 
 

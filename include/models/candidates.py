@@ -500,8 +500,6 @@ def scores(sources: Sources, pairs: Pairs, *, repeats: bool) -> Iterator[tuple[s
         whole = np.ones(len(rank), dtype=bool)
         yield "own_count", pairs.matrix(pairs.count, whole)
         yield "own_decayed", pairs.matrix(pairs.decayed, whole)
-        yield "own_month", pairs.matrix(pairs.decayed_month, whole)
-        yield "own_week", pairs.matrix(pairs.decayed_week, whole)
 
 
 def _of_norm_1(marks: csr_array) -> csr_array:

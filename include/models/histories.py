@@ -12,8 +12,6 @@ from include.models.sparse import places
 Ints = NDArray[np.int64]
 
 DECAY_DAYS = 60.0
-MONTH_DAYS = 30.0
-WEEK_DAYS = 7.0
 LONGEST = 200
 """Last distinct moments of a history that a source looks at: it bounds what a user costs."""
 
@@ -63,9 +61,6 @@ class Pairs:
     """0 for the user's newest item; items of one moment share a rank."""
     decayed: NDArray[np.float64]
     """Counts halved for every `DECAY_DAYS` between the event and the user's last one."""
-    decayed_month: NDArray[np.float64]
-    decayed_week: NDArray[np.float64]
-    """The same for every 30 and 7 days."""
     shape: tuple[int, int]
 
     @classmethod
@@ -81,10 +76,7 @@ class Pairs:
         start = np.flatnonzero(new)
         count = np.diff(np.append(start, len(user))).astype(np.float64)
         age = last[user] - day
-
-        def decayed(half_life_days: float) -> NDArray[np.float64]:
-            return np.add.reduceat(np.exp2(-age / half_life_days), start)[by_age] if len(start) else np.zeros(0)
-
+        decayed = np.add.reduceat(np.exp2(-age / DECAY_DAYS), start) if len(start) else np.zeros(0)
         pair_user, pair_item = user[start], item[start]
         first_day = day[start]
         last_day = day[np.append(start[1:], len(user)) - 1] if len(start) else np.zeros(0)
@@ -103,9 +95,7 @@ class Pairs:
             first_day=first_day[by_age],
             last_day=last_day,
             rank=rank,
-            decayed=decayed(DECAY_DAYS),
-            decayed_month=decayed(MONTH_DAYS),
-            decayed_week=decayed(WEEK_DAYS),
+            decayed=decayed[by_age],
             shape=histories.shape,
         )
 

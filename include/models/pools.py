@@ -40,8 +40,6 @@ _GROUP_OF = {
     "text_last": "text_short",
     "own_count": "own",
     "own_decayed": "own",
-    "own_month": "own",
-    "own_week": "own",
 }
 
 

@@ -18,10 +18,11 @@ typed as (
         coalesce(
             {{ utc_time('invoice_date') }},
             case
-                when regexp_full_match(
-                    invoice_date,
-                    '[0-9]{1,2}/[0-9]{1,2}/([0-9]{2}|[1-9][0-9]{3}) +[0-9]{1,2}:[0-9]{1,2}(:[0-9]{1,2})?'
-                )
+                when
+                    regexp_full_match(
+                        invoice_date,
+                        '[0-9]{1,2}/[0-9]{1,2}/([0-9]{2}|[1-9][0-9]{3}) +[0-9]{1,2}:[0-9]{1,2}(:[0-9]{1,2})?'
+                    )
                     then try_strptime(
                         invoice_date, ['%m/%d/%y %H:%M', '%m/%d/%y %H:%M:%S', '%m/%d/%Y %H:%M', '%m/%d/%Y %H:%M:%S']
                     )
