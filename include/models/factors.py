@@ -76,9 +76,8 @@ def _inverse(matrix: Matrix) -> Matrix:
     potrf, potri = dpotrf, dpotri
     if matrix.dtype == np.float32:
         potrf, potri = spotrf, spotri
-    factor, _ = potrf(
-        matrix.T, lower=True, overwrite_a=True
-    )  # LAPACK's order of memory: it would copy the matrix itself
+    # The transpose is the same matrix in LAPACK's order of memory: the matrix itself would be copied.
+    factor, _ = potrf(matrix.T, lower=True, overwrite_a=True)
     inverse, failed = potri(factor, lower=True, overwrite_c=True)
     assert failed == 0, "marks and a positive diagonal make a positive definite matrix"
     for column in range(len(inverse)):  # it fills one triangle
