@@ -12,8 +12,8 @@ its page in `reports/publications/`; after an approval the asset `publication`.
 
 ## If it fails
 What serves goes on serving. `plan_challenger` is red: its log says what cannot be used. A red `check_…`: runbook
-`failed_gate`. A red task from `embed_texts` to `publish`: runbook `failed_update`. `serve_challenger` is red: nothing was switched; clear it, and it goes on.
-Else runbook `switch_encoder`.
+`failed_gate`. A red task from `embed_texts` to `publish`: runbook `failed_update`. `serve_challenger` is red: nothing was
+switched; clear it, and it goes on. Else runbook `switch_encoder`.
 
 ## Safe to re-run?
 Yes. Texts that were embedded are not embedded again. Cleared from `plan_challenger`, it makes a new shadow.

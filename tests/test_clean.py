@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -380,6 +382,25 @@ def test_the_order_of_cleaning_does_not_matter(settings: Settings, at_once: Sett
     assert content(settings) == content(at_once)
 
 
+WITHOUT_WEIGHT = "not_null_fct_interactions_weight"
+
+
+@contextmanager
+def without_rating_scale(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A rating scale of 0 gives a rating no weight that is a number, which a data test of the mart refuses."""
+    run = step.dbt
+    with monkeypatch.context() as patched:
+        patched.setattr(step, "dbt", lambda *a, **k: run(*a, **k, variables={"rating_max": "nullif(1, 1)"}))
+        yield
+
+
+def clean_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a rating into the first hour, and clean it: a data test refuses it."""
+    put(settings, "events", 0, [event("bad", "u9", "i9", "rating", value=3)])
+    with without_rating_scale(monkeypatch), pytest.raises(GateFailed, match=WITHOUT_WEIGHT):
+        clean(settings)
+
+
 def test_after_a_failed_data_test_the_mended_batch_leaves_nothing_behind(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,18 +408,14 @@ def test_after_a_failed_data_test_the_mended_batch_leaves_nothing_behind(
     clean(settings)
     good = content(settings)
 
-    # A rating scale of 0 gives the batch's rating no weight that is a number, which a data test of the mart refuses.
-    run = step.dbt
-    monkeypatch.setattr(step, "dbt", lambda *a, **k: run(*a, **k, variables={"rating_max": "nullif(1, 1)"}))
     put(settings, "events", 1, [event("bad", "u9", "i9", "rating", value=3), "broken"])
-    with pytest.raises(GateFailed, match="not_null_fct_interactions_weight") as failure:
+    with without_rating_scale(monkeypatch), pytest.raises(GateFailed, match=WITHOUT_WEIGHT) as failure:
         clean(settings)
     assert failure.value.exit_code == 1
     assert batches.unfinished(settings) == {("events", hour(1))}
     assert rows(settings, "SELECT count(*) FROM fct_interactions WHERE user_id = 'u9'") == [(1,)]
     assert [batch["state"] for batch in batches.stale_batches(settings)] == ["unfinished"]
 
-    monkeypatch.setattr(step, "dbt", run)
     put(settings, "events", 1, [event("b", "u2", "i2")])  # the file is mended: the bad user is gone from it
     clean(settings)
     assert batches.unfinished(settings) == set()
@@ -410,12 +427,7 @@ def test_after_a_failed_data_test_the_mended_batch_leaves_nothing_behind(
 
 
 def test_another_span_does_not_hide_an_unfinished_one(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = step.dbt
-    monkeypatch.setattr(step, "dbt", lambda *a, **k: run(*a, **k, variables={"rating_max": "nullif(1, 1)"}))
-    put(settings, "events", 0, [event("bad", "u9", "i9", "rating", value=3)])
-    with pytest.raises(GateFailed):
-        clean(settings)
-    monkeypatch.setattr(step, "dbt", run)
+    clean_refused(settings, monkeypatch)
     put(settings, "events", 1, [event("b", "u2", "i2")])
     clean(settings, hour(1), hour(2))
     assert batches.unfinished(settings) == {("events", hour(0))}
@@ -428,12 +440,7 @@ def test_another_span_does_not_hide_an_unfinished_one(settings: Settings, monkey
 def test_a_first_clean_that_failed_leaves_a_home_that_can_be_looked_at(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = step.dbt
-    monkeypatch.setattr(step, "dbt", lambda *a, **k: run(*a, **k, variables={"rating_max": "nullif(1, 1)"}))
-    put(settings, "events", 0, [event("bad", "u9", "i9", "rating", value=3)])
-    with pytest.raises(GateFailed):
-        clean(settings)
-    monkeypatch.setattr(step, "dbt", run)
+    clean_refused(settings, monkeypatch)
     with lake.connect(settings) as connection:
         assert lake.has_table(connection, "int_batches")
         assert not lake.has_table(connection, "audit_batches")

@@ -120,8 +120,9 @@ def test_an_unknown_setting_is_refused_and_the_nearest_is_named(
     ],
 )
 def test_what_compose_and_kubernetes_name_alike_is_no_setting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    before = load()
     monkeypatch.setenv(f"TIDEMARK_{name}", "x")
-    load()
+    assert load() == before
 
 
 def test_surfaces_that_are_refused_together_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
