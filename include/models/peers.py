@@ -124,11 +124,16 @@ def ease(history: History, *, regularisation: float) -> Callable[[Setting], Scor
     return with_query
 
 
-def als(history: History, *, factors: int, regularisation: float, seed: int) -> Scores:
-    """Factors by alternating least squares; a user's score of an item is the product of theirs."""
+def als(history: History, *, factors: int, regularisation: float, confidence: float, seed: int) -> Scores:
+    """Factors by alternating least squares; a user's score of an item is the product of theirs.
+
+    Args:
+        confidence: how many times as much as an item that the user did not have one that the user had weighs.
+    """
     model = AlternatingLeastSquares(
         factors=factors,
         regularization=regularisation,
+        alpha=confidence,
         iterations=ALS_ITERATIONS,
         num_threads=THREADS,
         random_state=seed,
@@ -222,7 +227,11 @@ TEXT = "text"
 PEERS = {
     "popularity": Peer(popularity, _settings(half_life_days=(7.0, 3.0, 1.0, 0.25, 1 / 24, 14.0, 30.0, None))),
     "ease": Peer(ease, _settings(regularisation=(250.0, 100.0, 500.0)), _settings(power=(0.0, 0.25, 0.5))),
-    "als": Peer(als, _settings(factors=(64, 128), regularisation=(10.0, 1.0, 30.0)), is_seeded=True),
+    "als": Peer(
+        als,
+        _settings(factors=(64, 128), regularisation=(10.0, 1.0, 30.0), confidence=(1.0, 10.0)),
+        is_seeded=True,
+    ),
     "bm25": Peer(bm25, _settings(neighbours=(500, 100, 1000, 2000))),
     "item_knn": Peer(item_knn, _settings(neighbours=(20, 10, 50, 100))),
     TEXT: Peer(frozen_text, ({},), _settings(power=(0.0, 0.5, 1.0))),
