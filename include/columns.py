@@ -41,6 +41,14 @@ class VectorTable:
         return f"recommendations_{surface}"
 
 
+class Artefact:
+    """Kinds of what is trained and named in a publication; see also `steps.plan.ranker_kind`."""
+
+    TEXT_MEAN: Final = "text_mean"
+    ITEM_FACTORS: Final = "item_factors"
+    SOURCES: Final = "sources"
+
+
 INTEREST_SHARES: Final = "interest_shares"
 """Column of the user vectors: what part of a history each of the several interests is."""
 

@@ -117,3 +117,40 @@ def test_an_hour_that_has_not_begun_is_refused(settings: Settings, tmp_path: Pat
     shutil.copy(file, ahead)
     with pytest.raises(BadInput, match="dt=2999-01-01"):
         clean(settings)
+
+
+@pytest.mark.parametrize("again", ["its retry", "the next update"])
+def test_a_run_that_was_killed_before_its_switch_serves(
+    home: Settings, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    update = stepped(home, plan_update(home))
+    with monkeypatch.context() as patched:
+        patched.setattr(publications, "serve", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            publish_on_newest(home, update)
+    written = publications.newest(home)
+    assert written is not None
+    assert publications.serving_id(home) != written["id"], "its manifest is there, and it does not serve"
+    if again == "its retry":
+        assert publish_on_newest(home, update)["serving"]
+    else:
+        assert plan_update(home)["candidate"] is None, "nothing changed since"
+    assert publications.serving_id(home) == written["id"]
+    assert publications.of_candidate(home, update) is not None, "nothing of it is left to do"
+
+
+def interrupted(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_rebuild_of_an_older_lake_does_not_take_a_correction_back(home: Settings, tmp_path: Path) -> None:
+    newest = publish_on_newest(home, stepped(home, plan_update(home)))
+    rebuild = stepped(home, plan_rebuild(home))
+    file = samples.write(tmp_path / "events-late.jsonl", samples.events(5, users=8, hours=1, seed=9))
+    land(home, file, format="canonical", arrival=samples.FIRST)
+    clean(home)
+    gate_lake(home)
+    corrected = publish_on_newest(home, stepped(home, plan_update(home)))
+    assert (corrected["as_of"], corrected["serving"]) == (newest["as_of"], True)
+    assert not publish_on_newest(home, rebuild)["serving"]
+    assert publications.serving_id(home) == corrected["publication"]

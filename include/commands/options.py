@@ -10,7 +10,10 @@ from include.errors import BadInput
 from include.settings import Settings, load
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Serve = Annotated[bool, typer.Option("--serve", help="Serve the result even though its T precedes the serving T.")]
+Serve = Annotated[
+    bool,
+    typer.Option("--serve", help="Serve the result even though its T or lake snapshot precedes that of what serves."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and let nothing go.")]
 ToPublication = Annotated[
     str | None, typer.Option("--publication", metavar="P", help="A publication's id; by default the one that serves.")

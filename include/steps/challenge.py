@@ -204,7 +204,7 @@ def approve(settings: Settings, publication: str, by: str, reason: str = "") -> 
             _refuse_to_switch(settings, line)
             newest, serving = publications.newest_of(settings, line), publications.serving(settings)
             assert newest is not None
-            if _age(newest) < _age(serving):
+            if publications.age(newest) < publications.age(serving):
                 continue  # a run published meanwhile
             confirm()
             why = publications.because(f"{publication} approved by {by}", reason)
@@ -212,10 +212,6 @@ def approve(settings: Settings, publication: str, by: str, reason: str = "") -> 
         log.info("%s serves in place of %s: %s", change["to"], change["from"], why)
     switch = next(change for change in publications.changes(settings) if change.get("line") == line)
     return {"publication": switch["to"], "serving": True, "from": switch["from"], "why": switch["why"]}
-
-
-def _age(entry: Manifest) -> tuple[Any, int]:
-    return datetime.fromisoformat(entry["as_of"]), int(entry["lake_snapshot"])
 
 
 def _refuse_to_switch(settings: Settings, line: str) -> None:

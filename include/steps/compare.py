@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from include.columns import VectorTable
+from include.columns import Artefact, VectorTable
 from include.models.comparison import first_codes, movement, quantiles, shared
 from include.readable import readable
 from include.settings import Settings
-from include.steps.plan import ITEM_FACTORS
 from include.stores import behaviour, lake, publications, vectors
 
 TOP = 10
@@ -105,7 +104,7 @@ def users_moved(settings: Settings, before: Manifest, after: Manifest, top: int)
         why = f"vectors of encoder {before['encoder_id']} and of encoder {after['encoder_id']} cannot be compared"
         return {"refused": dict.fromkeys(VECTORS, why)}
     names, refused = list(VECTORS), {}
-    factors = [manifest["artefacts"][ITEM_FACTORS] for manifest in (before, after)]
+    factors = [manifest["artefacts"][Artefact.ITEM_FACTORS] for manifest in (before, after)]
     if factors[0] != factors[1]:
         names.remove("behaviour")
         refused["behaviour"] = f"vectors of {factors[0]} and of {factors[1]} cannot be compared"

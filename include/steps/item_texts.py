@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from include.columns import Artefact
 from include.errors import BadInput
 from include.models.encoder import dimension
 from include.models.interests import unit
 from include.models.texts import item_text_hashes, item_texts
 from include.settings import Settings
 from include.steps.embed_texts import embed, load_encoder
-from include.steps.plan import TEXT_MEAN
 from include.stores import artefacts, vectors
 
 
@@ -88,7 +88,7 @@ def text_mean(settings: Settings, state: dict[str, Any]) -> NDArray[np.float32]:
     Raises:
         BadInput: it is of another encoder's vectors.
     """
-    name = state["artefacts"][TEXT_MEAN]
+    name = state["artefacts"][Artefact.TEXT_MEAN]
     tensors, description = artefacts.read(settings, name)
     if description["encoder_id"] != state["encoder_id"]:
         raise BadInput(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from include.columns import Artefact
 from include.models.candidates import Relations, Sources, fit, relate, text_neighbours
 from include.models.histories import Histories
 from include.models.interests import MICROSECONDS_PER_DAY
@@ -19,7 +20,7 @@ from include.models.traits import Traits
 from include.models.trial import Trial, alone, tried
 from include.settings import Settings, Surface
 from include.steps.item_texts import centred_text_vectors
-from include.steps.plan import SOURCES, hourly_trends, ranker_kind
+from include.steps.plan import hourly_trends, ranker_kind
 from include.stores import artefacts, behaviour, lake
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,9 @@ def fit_sources(settings: Settings, past: Past, description: dict[str, Any]) -> 
     """Fit the candidate sources as of the lists' T; returns the artefact's id."""
     window = window_days(settings, past)
     tensors = _fit(past, _relate(settings, past, past.day), past.day, window).tensors()
-    return artefacts.write(settings, SOURCES, tensors, {**description, "items": past.item_ids, "window_days": window})
+    return artefacts.write(
+        settings, Artefact.SOURCES, tensors, {**description, "items": past.item_ids, "window_days": window}
+    )
 
 
 def window_days(settings: Settings, past: Past) -> float:
@@ -285,7 +288,7 @@ def load_ranking(settings: Settings, state: dict[str, Any], surface: Surface) ->
     # Before there were several kinds of trees, the artefact did not name them.
     kinds = description.get("trees", ["trees"] if description["model"] == "linear and trees" else [])
     trees = {kind: lightgbm.Booster(model_str=artefacts.read_text(settings, name, f"{kind}.txt")) for kind in kinds}
-    fitted, facts = artefacts.read(settings, state["artefacts"][SOURCES])
+    fitted, facts = artefacts.read(settings, state["artefacts"][Artefact.SOURCES])
     return Ranking(
         sources=Sources.of(fitted),
         ranker=Ranker(

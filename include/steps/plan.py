@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.columns import VectorTable
+from include.columns import Artefact, VectorTable
 from include.errors import BadInput
 from include.models import encoder
 from include.models.texts import item_text_hashes
 from include.settings import REPOSITORY, Encoder, Settings
 from include.steps.plan_texts import plan_texts
+from include.steps.publish import finish
 from include.stores import artefacts, behaviour, lake, publications, vectors
 
 log = logging.getLogger(__name__)
 
-TEXT_MEAN, ITEM_FACTORS, SOURCES = "text_mean", "item_factors", "sources"
 NOT_LATE = timedelta(0)
 
 
@@ -104,7 +104,8 @@ def plan_recommend(
         if (
             base is not None
             and why is None
-            and _age_days(settings, base["artefacts"][ITEM_FACTORS], chosen) > settings.item_factors.max_age_days
+            and _age_days(settings, base["artefacts"][Artefact.ITEM_FACTORS], chosen)
+            > settings.item_factors.max_age_days
         ):
             why = f"the item factors are older than {settings.item_factors.max_age_days:g} days, so they are trained again"
         if base is not None and why is None and _lists_everyone(base, chosen, snapshot):
@@ -223,7 +224,7 @@ def _relist(settings: Settings) -> str:
 
 
 def _base(settings: Settings) -> publications.Manifest | None:
-    """What an update builds on.
+    """What an update builds on; it serves, also where its run was killed before the switch.
 
     Raises:
         BadInput: it is of another encoder than the settings name.
@@ -231,6 +232,7 @@ def _base(settings: Settings) -> publications.Manifest | None:
     base = publications.newest(settings)
     if base is not None:
         _refuse_another_encoder(settings, base)
+        finish(settings, base)
     return base
 
 
@@ -315,9 +317,9 @@ def matching(settings: Settings, encoder_id: str, lists: dict[str, Any]) -> dict
     learned = factors | {"ranker": settings.ranker.model_dump(exclude={"max_age_days"})}
     of_lists = {"lake_snapshot": lists["lake_snapshot"], "trained_until": lists["as_of"]}
     return {
-        TEXT_MEAN: {"encoder_id": encoder_id},
-        ITEM_FACTORS: factors,
-        SOURCES: learned | of_lists,
+        Artefact.TEXT_MEAN: {"encoder_id": encoder_id},
+        Artefact.ITEM_FACTORS: factors,
+        Artefact.SOURCES: learned | of_lists,
         **dict.fromkeys(_ranker_kinds(settings), learned | {"hourly_trends": hourly_trends(settings)}),
     }
 
@@ -333,9 +335,9 @@ def _max_age_days(settings: Settings, kind: str) -> float:
 
 def _kinds(settings: Settings, source: publications.Manifest | None) -> list[str]:
     """Kinds of artefacts that a run needs; a publication of before rankers is rebuilt without one, to the same lists."""
-    if source is not None and SOURCES not in source["artefacts"]:
-        return [TEXT_MEAN, ITEM_FACTORS]
-    return [TEXT_MEAN, ITEM_FACTORS, SOURCES, *_ranker_kinds(settings)]
+    if source is not None and Artefact.SOURCES not in source["artefacts"]:
+        return [Artefact.TEXT_MEAN, Artefact.ITEM_FACTORS]
+    return [Artefact.TEXT_MEAN, Artefact.ITEM_FACTORS, Artefact.SOURCES, *_ranker_kinds(settings)]
 
 
 def _choose_artefacts(
@@ -369,7 +371,7 @@ def _go_on_with(settings: Settings, base: publications.Manifest, lists: dict[str
     """The base's artefacts; for lists of another T neither its sources, which are of their own T, nor an old ranker."""
     chosen = dict(base["artefacts"])
     if any(base["lists"][fact] != lists[fact] for fact in ("as_of", "lake_snapshot")):
-        del chosen[SOURCES]
+        del chosen[Artefact.SOURCES]
         for kind in _ranker_kinds(settings):
             if _age_days(settings, chosen[kind], _moment(lists["as_of"])) >= settings.ranker.max_age_days:
                 del chosen[kind]

@@ -24,8 +24,8 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
     Args:
         settings: all settings.
         candidate: a candidate that went through every step.
-        serve: whether it serves; by default it does unless its T precedes the serving T or serving is pinned. Where another
-            line serves it never does: a challenger waits for its approval.
+        serve: whether it serves; by default it does unless its T, or at the same T its lake snapshot, precedes that of what serves,
+            or serving is pinned. Where another line serves it never does: a challenger waits for its approval.
 
     Returns:
         `publication`, `serving`, `as_of`, the tables' versions and the run's counts. What changed since the base is logged,
@@ -48,7 +48,7 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
         )
     report = change_report(settings, state, publications.touched(settings, candidate))
     with writing(settings) as confirm:
-        _refuse_overtaken(settings, state)
+        _refuse_overtaken(settings, candidate, state)
         with lake.connect(settings) as connection:
             rows = batches.row_counts(connection, state["lake_snapshot"])
         own = ("follows", "expected_gates", "kinds", "relist", "full", "shards", "changed_rows")
@@ -74,10 +74,17 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
     return summary_of(manifest, serves)
 
 
-def _refuse_overtaken(settings: Settings, state: dict[str, Any]) -> None:
+def finish(settings: Settings, publication: publications.Manifest) -> None:
+    """Switch to a publication whose run was killed when its manifest was written and its switch was not yet made."""
+    if publications.of_candidate(settings, publication["candidate"]) is None:
+        log.warning("the run that made publication %s ended before the switch, which is made now", publication["id"])
+        publish(settings, publication["candidate"])
+
+
+def _refuse_overtaken(settings: Settings, candidate: str, state: dict[str, Any]) -> None:
     """What an update or fresh lists build on is to be the newest still; who goes back in time takes nobody's place anyway."""
     newest, follows = publications.newest_of(settings, state["line"]), state.get("follows")
-    if newest is None or state["kind"] not in ("update", "recommend"):
+    if newest is None or newest["candidate"] == candidate or state["kind"] not in ("update", "recommend"):
         return
     if follows is not None:
         goes_back = datetime.fromisoformat(state["as_of"]) < datetime.fromisoformat(follows["as_of"])
@@ -112,5 +119,7 @@ def _serves(settings: Settings, manifest: publications.Manifest, asked: bool | N
     if publications.pinned(settings):
         log.warning("serving is pinned to %s since a rollback; `python -m include publications unpin` ends it", serving)
         return False
-    before = datetime.fromisoformat(publications.serving(settings)["as_of"])
-    return datetime.fromisoformat(manifest["as_of"]) >= before
+    knows_less = publications.age(manifest) < publications.age(publications.serving(settings))
+    if knows_less:
+        log.warning("%s goes on serving: it is of a later T or lake snapshot", serving)
+    return not knows_less

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from include.columns import Artefact
 from include.models.interests import decayed_weights
 from include.settings import Settings
 from include.steps.item_texts import centred_text_vectors, item_text_vectors, mean_of_described
 from include.steps.keep_texts import keep_texts
-from include.steps.plan import ITEM_FACTORS, SOURCES, TEXT_MEAN, matching, ranker_kind
+from include.steps.plan import matching, ranker_kind
 from include.steps.timing import timed
 from include.stores import artefacts, behaviour, lake, publications
 
@@ -38,9 +39,9 @@ def train_artefacts(settings: Settings, candidate: str) -> dict[str, Any]:
         missing = [kind for kind in state["kinds"] if kind not in state["artefacts"]]
         past: Past | None = None
         for kind in missing:
-            if kind == TEXT_MEAN:
+            if kind == Artefact.TEXT_MEAN:
                 trained[kind] = _train_text_mean(settings, state)
-            elif kind == ITEM_FACTORS:
+            elif kind == Artefact.ITEM_FACTORS:
                 trained[kind] = _train_item_factors(settings, state)
             else:
                 trained[kind], past = _learn(settings, state, kind, past)
@@ -62,7 +63,7 @@ def _learn(settings: Settings, state: dict[str, Any], kind: str, past: "Past | N
     # Two threads of many small products are slower than one on a busy machine, and another result.
     with threadpool_limits(1):
         past = past or read_past(settings, state)
-        if kind == SOURCES:
+        if kind == Artefact.SOURCES:
             return fit_sources(settings, past, description), past
         return train_ranker(settings, past, description, repeats=kind == ranker_kind(repeats=True)), past
 
@@ -87,8 +88,8 @@ def _train_text_mean(settings: Settings, state: dict[str, Any]) -> str:
         items = behaviour.items(connection, state["lake_snapshot"], datetime.fromisoformat(state["as_of"]))
     hashes, found = item_text_vectors(settings, state, items)
     described = sum(name is not None for name in hashes)
-    description = {**_description(settings, state, TEXT_MEAN), "items": described}
-    return artefacts.write(settings, TEXT_MEAN, {"mean": mean_of_described(hashes, found)}, description)
+    description = {**_description(settings, state, Artefact.TEXT_MEAN), "items": described}
+    return artefacts.write(settings, Artefact.TEXT_MEAN, {"mean": mean_of_described(hashes, found)}, description)
 
 
 def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
@@ -137,5 +138,10 @@ def _train_item_factors(settings: Settings, state: dict[str, Any]) -> str:
         "exposure": np.maximum(exposure[place], had_by),
         "exposure_of_others": exposure[[row[item] for item in others]],
     }
-    description = {**_description(settings, state, ITEM_FACTORS), "items": items, "others": others, "users": len(users)}
-    return artefacts.write(settings, ITEM_FACTORS, tensors, description)
+    description = {
+        **_description(settings, state, Artefact.ITEM_FACTORS),
+        "items": items,
+        "others": others,
+        "users": len(users),
+    }
+    return artefacts.write(settings, Artefact.ITEM_FACTORS, tensors, description)

@@ -7,10 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include.columns import VectorTable
+from include.columns import Artefact, VectorTable
 from include.settings import Settings
 from include.steps.item_texts import centred_text_vectors
-from include.steps.plan import ITEM_FACTORS
 from include.steps.tables import base_version, summary
 from include.steps.timing import timed
 from include.stores import artefacts, behaviour, lake, publications, vectors
@@ -94,7 +93,7 @@ def _factors(
     """Left and right vectors of items with these texts: a function of the artefact and of each item's own text."""
     from include.models.factors import Lenders, with_borrowed  # here: it imports what trains, too
 
-    tensors, description = artefacts.read(settings, state["artefacts"][ITEM_FACTORS])
+    tensors, description = artefacts.read(settings, state["artefacts"][Artefact.ITEM_FACTORS])
     place = _positions(description["items"], ids)
     if "others" not in description:
         # A publication of before items borrowed factors is rebuilt as it was.

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
 
-from include.columns import INTEREST_SHARES, VectorTable
+from include.columns import INTEREST_SHARES, Artefact, VectorTable
 from include.models.interests import (
     decayed_weights,
     interest_vectors,
@@ -22,7 +22,6 @@ from include.models.interests import (
 from include.models.texts import text_hash
 from include.settings import Settings
 from include.steps.item_texts import text_mean
-from include.steps.plan import ITEM_FACTORS
 from include.stores import artefacts, behaviour, lake, parts, publications, vectors
 from include.stores.parts import Part, cut, of_shard
 
@@ -78,7 +77,7 @@ def behaviour_weights(
 
     A publication with factors of before items were weighed so is rebuilt as it was, with sums of events that halve in 180 days.
     """
-    factors = artefacts.describe(settings, state["artefacts"][ITEM_FACTORS])
+    factors = artefacts.describe(settings, state["artefacts"][Artefact.ITEM_FACTORS])
     if "half_life_days" not in factors["settings"]:
         return decayed_weights(user, item, event_ts, weight, last, half_life_days=180.0, shape=shape)
     return latest_first_weights(user, item, event_ts, weight, power=settings.interests.latest_first, shape=shape)
@@ -86,7 +85,7 @@ def behaviour_weights(
 
 def has_several_interests(settings: Settings, state: dict[str, Any]) -> bool:
     """Whether a candidate's user vectors tell interests apart: not so where a publication of before is rebuilt as it was."""
-    return "others" in artefacts.describe(settings, state["artefacts"][ITEM_FACTORS])
+    return "others" in artefacts.describe(settings, state["artefacts"][Artefact.ITEM_FACTORS])
 
 
 def _several_columns(weights: csr_array, texts: NDArray[np.float32], most: int) -> dict[str, pa.Array]:

@@ -312,11 +312,16 @@ def newest(settings: Settings) -> Manifest | None:
     return newest_of(settings, serving_line(settings))
 
 
+def age(entry: Manifest) -> tuple[datetime, int]:
+    """T and the lake snapshot: of two publications of a line, the one whose pair is greater knows more."""
+    return datetime.fromisoformat(entry["as_of"]), int(entry["lake_snapshot"])
+
+
 def newest_of(settings: Settings, line: str | None) -> Manifest | None:
     """The newest of a line: the publication that was made last among those with the latest T."""
     return max(
         (entry for entry in manifests(settings) if line_of(entry) == line),
-        key=lambda entry: (datetime.fromisoformat(entry["as_of"]), entry["lake_snapshot"], entry["made_at"]),
+        key=lambda entry: (age(entry), entry["made_at"]),
         default=None,
     )
 
