@@ -111,6 +111,14 @@ def test_vectors_equal_a_plain_loop():
         np.testing.assert_allclose(found[u], np.array(total) / math.hypot(*total), atol=1e-6)
 
 
+def test_what_decayed_over_hundreds_of_half_lives_still_has_a_direction():
+    vectors = np.eye(3, dtype=np.float32)
+    weights = csr_array(np.array([[3.0, 4.0, 0.0]]) * 1e-161)
+    found, norms = interest_vectors(weights, vectors, None)
+    np.testing.assert_allclose(found, [[0.6, 0.8, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(norms, [5e-161], rtol=1e-6)
+
+
 def test_without_history_the_vector_is_zero():
     found, norms = interest_vectors(csr_array((2, ITEMS)), np.ones((ITEMS, 4), np.float32), None)
     assert found.tolist() == [[0.0] * 4] * 2

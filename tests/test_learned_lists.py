@@ -1,6 +1,7 @@
 """Lists that a learned ranker orders: how it is named, what it falls back to, and that an update leaves what a rebuild gives."""
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,7 @@ def test_windows_end_by_t_and_begin_at_several_hours_where_trends_are_hourly(len
     assert starts[0] == 100.0 - length, "the newest window ends at T"
     assert all(start + length <= 100.0 for start in starts)
     assert starts == sorted(starts, reverse=True), "what is learned at an older start knows nothing of a newer one"
+    assert all(older + length <= newer + 1e-9 for newer, older in pairwise(starts)), "none is taught twice"
     hours = {round(start % 1 * 24) % 24 for start in starts}
     assert len(hours) == (round(1 / length) if length < 1 else 4 if several_hours else 1)
 

@@ -30,7 +30,7 @@ from include.steps.land import land
 from include.steps.plan import plan_challenger, plan_rebuild, plan_recommend, plan_update
 from include.steps.publish import publish
 from include.steps.show import show_item, show_user
-from include.stores import publications, vectors
+from include.stores import behaviour, lake, publications, vectors
 from tests import samples
 
 LATER = samples.FIRST + timedelta(hours=6)
@@ -167,6 +167,22 @@ def test_users_without_history_get_recent_popularity(shop):
     assert len(found["u11"]["items"]) == 20, "also the item that no row describes"
     assert all(reason["text_long"] == reason["behaviour"] == 0 for reason in found["u11"]["reasons"])
     assert found["u11"]["reasons"][0]["popularity"] > 0
+
+
+def test_what_people_dislike_is_not_popular(tmp_path):
+    settings = Settings(home=tmp_path / "home")
+    kinds = ["like", "dislike", "dislike"]
+    rows = [
+        {**row, "event_type": kind, "item_id": kind, "value": None}
+        for row, kind in zip(samples.events(3, users=3), kinds, strict=True)
+    ]
+    land(settings, samples.write(tmp_path / "events.jsonl", rows), format="canonical")
+    cleaned(settings)
+    snapshot = lake.gated_snapshot(settings)
+    with lake.connect(settings) as connection:
+        as_of = behaviour.default_as_of(connection, snapshot)
+        assert behaviour.popularity(connection, snapshot, as_of, 7.0).keys() == {"like"}
+        assert len(behaviour.available_items(connection, snapshot, as_of)) == 2, "both can be shown"
 
 
 def test_reasons_add_up_to_the_score_and_name_items_that_the_user_had(shop):

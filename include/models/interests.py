@@ -23,6 +23,9 @@ UNLIKE = 0.4
 ROUNDS = 4
 """In which items go to the nearest interest, and interests to the middle of theirs."""
 
+TINY = 1e-100
+"""Numbers below it have no exact squares."""
+
 VECTORS_AT_ONCE = 8192
 """Item vectors that are gathered together; 13 MB or so."""
 
@@ -129,9 +132,17 @@ def latest_first_weights(
 
 def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Rows scaled to norm 1; a row of zeros stays one. (n, d) float32."""
-    wide = np.asarray(vectors, dtype=np.float64)
-    norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-    return (wide / np.where(norms == 0, 1.0, norms)[:, None]).astype(np.float32)
+    return _unit_and_norms(np.asarray(vectors, dtype=np.float64))[0]
+
+
+def _unit_and_norms(wide: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Rows of norm 1, and the norms that they had."""
+    largest = np.abs(wide).max(axis=1, initial=0.0)
+    # The square of what decayed over hundreds of half-lives is no number of full precision any more.
+    scale = np.where((largest > 0.0) & (largest < TINY), largest, 1.0)
+    scaled = wide / scale[:, None]
+    norms = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))
+    return (scaled / np.where(norms == 0, 1.0, norms)[:, None]).astype(np.float32), norms * scale
 
 
 def interest_vectors(
@@ -151,7 +162,7 @@ def interest_vectors(
     sums = np.asarray(weights @ vectors.astype(np.float64))
     if extra is not None:
         sums = sums + extra
-    return unit(sums), np.sqrt(np.einsum("nd,nd->n", sums, sums))
+    return _unit_and_norms(sums)
 
 
 def several_interests(

@@ -37,9 +37,9 @@ MOST_WINDOWS = 24
 RELATED_WINDOWS = 4
 """Windows, at most, for which items' relations are learned once, as of the start of the oldest: it costs most of a window."""
 
-HOURS = (0.0, 6.0, 12.0, 18.0)
-"""By so much earlier windows begin, in turns, where trends are hourly: what the last hour is worth depends on the time of day.
-Lists of daily trends are always made at one hour, T's own, and are better learned from windows that begin at it."""
+HOURS_EARLIER = 6.0
+"""By so much more each window begins earlier than the one behind it, where trends are hourly: what the last hour is worth depends on
+the time of day. Windows never meet, so nothing is learned twice or judged by what it was learned from. Lists of daily trends are always made at one hour, T's own, and are better learned from windows that begin at it."""
 
 SHARED_HISTORY = 0.8
 """Of what happened before a window, the part that relations have to be learned of."""
@@ -49,6 +49,12 @@ LEAST_HISTORY = 0.3
 
 SCORES_AT_ONCE = 2_000_000
 """Users times items of one block of pools: 100 MB or so."""
+
+CANDIDATES_AT_ONCE = 300_000
+"""Candidates of one block, as far as can be foretold: their features take 100 MB, some times over while they are made."""
+
+USUAL_POOL = 300
+"""Candidates of a user where there are more items than that."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
 
 def window_start(day: float, length: float, back: int, *, several_hours: bool) -> float:
     """When a window before T begins, in days. The newest ends at T; shorter ones than a day begin at several hours anyway."""
-    earlier = HOURS[(back - 1) % len(HOURS)] / 24 if several_hours and length >= 1 else 0.0
+    earlier = HOURS_EARLIER / 24 * (back - 1) if several_hours and length >= 1 else 0.0
     return day - back * length - earlier
 
 
@@ -205,7 +211,8 @@ def _example(
 
 def users_at_once(items: int) -> int:
     """How many users' pools are made together."""
-    return max(1, SCORES_AT_ONCE // max(items, 1))
+    items = max(items, 1)
+    return max(1, min(SCORES_AT_ONCE // items, CANDIDATES_AT_ONCE // min(items, USUAL_POOL)))
 
 
 def pool_in_blocks(sources: Sources, histories: Histories, eligible: NDArray[np.bool_], *, repeats: bool) -> Pool:

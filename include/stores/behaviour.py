@@ -18,6 +18,7 @@ from include.columns import Mart
 from include.errors import BadInput
 
 COUNTS = "event_ts < $as_of AND (excluded_at IS NULL OR excluded_at >= $as_of)"
+SPEAKS_FOR = "weight > 0"  # a dislike makes nothing popular
 AVAILABLE = "coalesce(available_from <= $as_of, true) AND coalesce(available_until > $as_of, true)"
 DECAYED = (
     "sum(pow(0.5, date_diff('microsecond', event_ts, $as_of) / (86400e6 * $half_life)) ORDER BY event_ts, event_key)"
@@ -266,7 +267,7 @@ def segment_popularity(
         WITH members AS (SELECT user_id, {segment(names)} AS segment FROM {at(Mart.USERS, snapshot)})
         SELECT segment, item_id, {DECAYED} AS count
         FROM {at(Mart.INTERACTIONS, snapshot)} JOIN members USING (user_id)
-        WHERE {COUNTS} AND segment IS NOT NULL
+        WHERE {COUNTS} AND {SPEAKS_FOR} AND segment IS NOT NULL
         GROUP BY segment, item_id ORDER BY segment, item_id
         """,
         {"as_of": naive(as_of), "half_life": half_life_days},
@@ -459,12 +460,12 @@ def user_texts(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: date
 def popularity(
     connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, half_life_days: float
 ) -> dict[str, float]:
-    """Interactions of each item before T, each halved for every half-life that lies between it and T."""
+    """Interactions of each item before T that speak for it, each halved for every half-life that lies between it and T."""
     rows = connection.execute(
         f"""
         SELECT item_id, {DECAYED}
         FROM {at(Mart.INTERACTIONS, snapshot)}
-        WHERE {COUNTS}
+        WHERE {COUNTS} AND {SPEAKS_FOR}
         GROUP BY item_id
         """,
         {"as_of": naive(as_of), "half_life": half_life_days},

@@ -59,7 +59,7 @@ def _once(
     # A restored home may give a snapshot's number to another one, but not its time.
     made = behaviour.snapshot_time(connection, snapshot)
     parts = (f"{moment.astimezone(UTC):%Y%m%dT%H%M%S.%f}" for moment in (made, as_of))
-    file = settings.cache / FOLDER / f"s{snapshot}-{'-'.join(parts)}-{name}.arrow"
+    file = settings.cache / FOLDER / f"s{snapshot}-{'-'.join(parts)}-liked-{name}.arrow"
     if not file.exists():
         files.write_table(file, count())
     return files.read_table(file)
