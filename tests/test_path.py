@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +20,7 @@ from include.__main__ import main
 from include.columns import VectorTable
 from include.errors import BadInput, GateFailed
 from include.models.encoder import resolve
-from include.settings import REPOSITORY, Encoder, Settings
+from include.settings import REPOSITORY, Encoder, Settings, Surface
 from include.steps.chain import STEPS
 from include.steps.check_lists import check_lists
 from include.steps.check_vectors import check_vectors
@@ -245,6 +246,29 @@ def test_exports_are_the_same_bytes_each_time_and_after_a_rebuild(shop, tmp_path
     assert pq.read_schema(tmp_path / "r.parquet").names == ["surface", "user_id", "rank", "item_id", "score", "reasons"]
     with pytest.raises(BadInput, match="parquet"):
         export(settings, "recommendations", tmp_path / "r.csv")
+
+
+def test_surfaces_with_different_reasons_are_exported_together(shop, tmp_path):
+    shutil.copytree(shop[0].home, tmp_path / "home")
+    # Ten places leave none for new items, so the lists of that surface have no such reason.
+    for surfaces in (
+        (Surface(name="a", length=10), Surface(name="b")),
+        (Surface(name="a"), Surface(name="b", length=10)),
+    ):
+        settings = Settings(home=tmp_path / "home", surfaces=surfaces)
+        made = published(settings, plan_recommend(settings), gated=False)
+        export(settings, "recommendations", tmp_path / "r.parquet", made["id"])
+        exported = pq.read_table(tmp_path / "r.parquet")
+        fields = {}
+        for surface in surfaces:
+            stored = table(settings, made, VectorTable.recommendations(surface.name))
+            own = stored.schema.field("reasons").type.value_type
+            fields |= dict.fromkeys(field.name for field in own)
+            rows = exported.filter(pc.equal(exported["surface"], surface.name))["reasons"].to_pylist()
+            expected = [entry for row in stored["reasons"].to_pylist() for entry in row]
+            assert rows == [{name: entry.get(name) for name in rows[0]} for entry in expected]
+            assert ("exploration" in expected[0]) == (surface.length > 10)
+        assert [field.name for field in exported.schema.field("reasons").type] == list(fields)
 
 
 def test_a_person_can_read_a_user_and_an_item(shop):

@@ -33,7 +33,9 @@ def export(settings: Settings, what: What, out: Path, publication: str | None = 
     refuse_other_files(out)
     if what == "recommendations":
         lists = [name for name in sorted(manifest["tables"]) if name.startswith(VectorTable.recommendations(""))]
-        table = pa.concat_tables(_lists(settings, manifest, name) for name in lists)
+        # A short surface keeps no places for new items, so its reasons lack a field that others have: null there.
+        found = [_lists(settings, manifest, name) for name in lists]
+        table = pa.concat_tables(found, promote_options="permissive")
     else:
         table = _table(settings, manifest, VectorTable.USERS if what == "user-vectors" else VectorTable.ITEMS)
         floats = [field.name for field in table.schema if not pa.types.is_fixed_size_list(field.type)]
