@@ -385,6 +385,43 @@ def test_a_backup_restored_elsewhere_is_the_same_home(settings, tmp_path):
     assert plan_update(there)["users"]["touched"] == 2, "the lake can be written to"
 
 
+def test_a_backup_lacks_what_was_taken_out_of_landing_meanwhile(settings, tmp_path, monkeypatch):
+    gone, other = sorted(file for file in settings.landing.rglob("*") if file.is_file())[:2]
+    kept = backups._kept
+
+    def spoilt(spoil):
+        def found(home):
+            listed = list(kept(home))
+            spoil()
+            yield from listed
+
+        monkeypatch.setattr(backups, "_kept", found)
+
+    spoilt(gone.unlink)
+    backup(settings, tmp_path / "home.tar")
+    listed = backups.check(tmp_path / "home.tar")["files"]
+    assert gone.relative_to(settings.home).as_posix() not in listed
+    assert other.relative_to(settings.home).as_posix() in listed
+
+    manifest = settings.publications / ids(settings)[0] / "manifest.json"
+    spoilt(manifest.unlink)
+    with pytest.raises(BadInput, match=r"manifest\.json: cannot be read .*try again"):
+        backup(settings, tmp_path / "other.tar")
+    stated = tarfile.TarFile.gettarinfo
+
+    def cut(self, *arguments, fileobj, **options):
+        entry = stated(self, *arguments, fileobj=fileobj, **options)
+        if Path(fileobj.name) == other:
+            os.truncate(other, entry.size - 1)
+        return entry
+
+    monkeypatch.setattr(backups, "_kept", kept)
+    monkeypatch.setattr(tarfile.TarFile, "gettarinfo", cut)
+    with pytest.raises(BadInput, match=rf"{other.name}: cannot be read .*became shorter.*try again"):
+        backup(settings, tmp_path / "other.tar")
+    assert [file.name for file in tmp_path.glob("*.tar*")] == ["home.tar"], "nothing half written stays"
+
+
 def test_a_backup_that_is_not_whole_is_refused_and_the_home_stays_empty(settings, tmp_path):
     backup(settings, tmp_path / "home.tar")
     whole = (tmp_path / "home.tar").read_bytes()

@@ -23,16 +23,27 @@ _FILES = ("version.json",)
 
 
 class _Hashed:
-    """A file that knows the hash of what was read from it."""
+    """A file that knows the hash of what was read from it; less than was asked for means that it was cut off."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self._path = path
         self._file = file
         self.hash = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        part = self._file.read(size)
+        # Said here, where it cannot be taken for an error of the backup's own file.
+        try:
+            part = self._file.read(size)
+        except OSError as error:
+            raise _unread(self._path, error) from error
+        if len(part) < size:
+            raise _unread(self._path, "it became shorter meanwhile")
         self.hash.update(part)
         return part
+
+
+def _unread(file: Path, why: object) -> BadInput:
+    return BadInput(f"{file}: cannot be read ({why}); nothing was backed up: try again")
 
 
 def _kept(settings: Settings) -> Iterator[Path]:
@@ -56,6 +67,9 @@ def write(settings: Settings, out: Path, version: int) -> dict[str, Any]:
 
     Returns:
         `files`, and `bytes` of the home.
+
+    Raises:
+        BadInput: a file of the home cannot be read, or became shorter while it was.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -72,9 +86,16 @@ def write(settings: Settings, out: Path, version: int) -> dict[str, Any]:
                 lake.copy_catalogue(settings, copy)
                 files.append((copy, lake.catalogue_file(settings).relative_to(settings.home).as_posix()))
             for file, name in files:
-                with file.open("rb") as opened:
+                try:
+                    opened = file.open("rb")
+                except OSError as error:
+                    # Whoever delivers takes no lock, and may take a file back meanwhile.
+                    if isinstance(error, FileNotFoundError) and file.is_relative_to(settings.landing):
+                        continue
+                    raise _unread(file, error) from error
+                with opened:
                     entry = archive.gettarinfo(arcname=name, fileobj=opened)
-                    hashed = _Hashed(opened)
+                    hashed = _Hashed(file, opened)
                     archive.addfile(entry, hashed)
                     written = os.fstat(opened.fileno()).st_mtime_ns
                 listed[name] = {"sha256": hashed.hash.hexdigest(), "mtime_ns": written}
