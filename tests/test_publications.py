@@ -51,6 +51,18 @@ def test_what_serves_is_switched_and_every_switch_recorded(settings):
     assert [change["to"] for change in publications.changes(settings)] == [first["id"], second["id"]]
 
 
+def test_a_publication_that_goes_while_all_are_read_is_left_out(settings, monkeypatch):
+    first, second = manifest(settings), manifest(settings, as_of="2020-01-03T00:00:00+00:00", candidate="c2")
+    read = publications._read
+
+    def pruned(file):
+        publications.remove(settings, first["id"])
+        return read(file)
+
+    monkeypatch.setattr(publications, "_read", pruned)
+    assert publications.manifests(settings) == [second]
+
+
 def test_rollback_pins_until_unpinned(settings):
     first, second = manifest(settings), manifest(settings, as_of="2020-01-03T00:00:00+00:00", candidate="c2")
     publications.serve(settings, first["id"], "published", pin=False)

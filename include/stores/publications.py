@@ -158,7 +158,10 @@ def manifest(settings: Settings, name: str) -> Manifest:
 
 def manifests(settings: Settings) -> list[Manifest]:
     """All publications, the oldest first by when they were made."""
-    found = [_read(file) for file in settings.publications.glob("[0-9]*/manifest.json")]
+    found = []
+    for file in settings.publications.glob("[0-9]*/manifest.json"):
+        with contextlib.suppress(FileNotFoundError):  # given up meanwhile
+            found.append(_read(file))
     return sorted(found, key=lambda entry: (entry["made_at"], entry["id"]))
 
 
