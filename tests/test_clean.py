@@ -504,6 +504,29 @@ def test_an_unreadable_file_leaves_lake_and_marker_alone(settings: Settings) -> 
     assert not batches.marker(settings).exists()
 
 
+def test_files_that_vanish_between_choosing_and_reading_are_not_taken_for_withdrawn(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(settings, "events", 0, [event("a", "u1", "i1")])
+    before = clean(settings)["snapshot"]
+    changed = put(settings, "events", 0, [event("a", "u1", "i1"), event("b", "u1", "i1")])
+    choose = step.choose
+
+    def chosen_then_gone(*arguments: Any) -> Any:
+        found = choose(*arguments)
+        changed.unlink()
+        return found
+
+    monkeypatch.setattr(step, "choose", chosen_then_gone)
+    with pytest.raises(BadInput, match=r"events/dt=2024-01-01/hr=10.*run clean again"):
+        clean(settings)
+    monkeypatch.undo()
+    assert lake.newest_snapshot(settings) == before
+    assert not batches.marker(settings).exists()
+    assert clean(settings)["batches"] == []
+    assert rows(settings, "SELECT event_key FROM fct_interactions") == [("a",)]
+
+
 def test_the_path_of_a_home_is_no_pattern_and_no_sql(tmp_path: Path) -> None:
     other = Settings(home=tmp_path / "x's=1 all $U%20#;")
     put(other, "events", 0, [event("b", "u2", "i2")])

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from include.columns import LANDED_TABLES, Mart
-from include.errors import GateFailed, TidemarkError
+from include.errors import BadInput, GateFailed, TidemarkError
 from include.settings import Settings
 from include.stores import batches, files, lake, landing, list_quality, lock
 from include.stores.object_store import duckdb_secret
@@ -130,7 +130,11 @@ def prepare(settings: Settings, chosen: list[batches.Stale]) -> None:
 
 
 def read_rows(settings: Settings, chosen: list[batches.Stale], out: Path) -> dict[tuple[str, datetime], int]:
-    """Write the rows of the batches, and a table of the batches themselves, as dbt's sources; returns the rows of each."""
+    """Write the rows of the batches, and a table of the batches themselves, as dbt's sources; returns the rows of each.
+
+    Raises:
+        BadInput: a landed file cannot be read, or a batch that had files when it was chosen has none any more.
+    """
     wanted = {(batch.table, batch.arrival_hour) for batch in chosen if batch.fingerprint is not None}
     hours = [hour for _, hour in wanted]
     found = [
@@ -138,8 +142,12 @@ def read_rows(settings: Settings, chosen: list[batches.Stale], out: Path) -> dic
         for batch in (landing.batches(settings, min(hours)) if hours else [])
         if (batch.table, batch.arrival_hour) in wanted
     ]
-    counts = landing.read_batches(settings, found, out, log.info)
     fingerprints = {(batch.table, batch.arrival_hour): batch.fingerprint for batch in found}
+    # Without files it would be cleaned as one whose rows are to leave the lake, which nobody asked for.
+    vanished = [landing.batch_name(table, hour) for table, hour in sorted(wanted - fingerprints.keys())]
+    if vanished:
+        raise BadInput(f"{_some(vanished)}: the files vanished while they were about to be read: run clean again")
+    counts = landing.read_batches(settings, found, out, log.info)
     rules = batches.rules(settings)
     keys = [(batch.table, batch.arrival_hour) for batch in chosen]
     record = pa.table(
