@@ -1,6 +1,7 @@
 """Publications: nothing is seen before its switch, the switch is one step, and a rollback holds."""
 
 import json
+import os
 
 import pyarrow as pa
 import pytest
@@ -9,6 +10,7 @@ from include.errors import BadInput, GateFailed
 from include.steps.publish import publish
 from include.steps.roll_back import choose_publication, roll_back
 from include.stores import publications
+from include.stores.files import write_json
 
 NO_TEXTS = pa.table({name: pa.array([], pa.string()) for name in ("text_hash", "text", "kind")})
 
@@ -124,6 +126,17 @@ def test_a_candidate_without_its_gates_is_not_published(settings):
     with pytest.raises(GateFailed, match="vectors"):
         publish(settings, candidate)
     assert publications.manifests(settings) == []
+
+
+def test_a_candidate_gets_on_with_each_part_that_it_writes(settings):
+    name = publications.new_candidate(settings, {"gates": []}, {}, relisted=None, texts=NO_TEXTS)
+    folder = publications.candidate_folder(settings, name)
+    part = folder / "parts" / "update_lists" / "000000.arrow"
+    write_json(part, {})
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (1000, 1000))
+    os.utime(part, (2000, 2000))
+    assert [last.timestamp() for _, _, last in publications.candidates(settings)] == [2000]
 
 
 def test_a_gate_judged_again_replaces_its_earlier_result(settings):

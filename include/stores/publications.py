@@ -124,10 +124,10 @@ def candidates(settings: Settings) -> list[tuple[str, dict[str, Any], datetime]]
         file = folder / "candidate.json"
         with contextlib.suppress(FileNotFoundError):  # published or discarded meanwhile
             state = _read(file) if file.exists() else {}
-            # An object store gives folders no time.
-            written = [file] if state else [folder, *folder.iterdir()]
-            last = datetime.fromtimestamp(max(path.stat().st_mtime for path in written), UTC)
-            found.append((folder.name, state, last))
+            # A step that takes long writes its parts, and the state only at its end.
+            last = files.last_written(folder)
+            if last is not None:
+                found.append((folder.name, state, datetime.fromtimestamp(last, UTC)))
     return found
 
 
