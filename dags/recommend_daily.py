@@ -38,7 +38,11 @@ from include.dag_defaults import DEFAULT_ARGS, START, WRITER_POOL, Tag, make_pub
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
-    params={"score_again": Param(0, type="integer", minimum=0, description="how many of the last days to score again")},
+    params={
+        "score_again": Param(
+            0, type="integer", minimum=0, maximum=3650, description="how many of the last days to score again"
+        )
+    },
     tags=[Tag.TIDEMARK, Tag.RECOMMENDING, Tag.DAILY],
     doc_md=__doc__,
 )

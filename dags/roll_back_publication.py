@@ -6,7 +6,7 @@ Lets an earlier publication serve again, in one atomic step, and pins it there. 
 
 ## Inputs → outputs
 The params `publication` (empty: the one that served before), `reason` and `dry_run` → the serving pointer, with the
-switch and its reason recorded. No table is written: the earlier publication's tables were kept as they were.
+switch and its reason recorded, and an event of the asset `publication`. No table is written: the earlier publication's tables were kept as they were.
 
 ## If it fails
 `choose` is red: nothing was switched, and its log says why. `compare` is red: the switch is made all the same.
@@ -24,6 +24,7 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from include.assets import PUBLICATION
 from include.dag_defaults import DEFAULT_ARGS, START, SWITCHING_FIRST, WRITER_POOL, Tag, run_step
 from include.errors import BadInput
 
@@ -57,14 +58,16 @@ def roll_back_publication() -> None:
 
         return run_step(choose_with_reason)
 
-    @task(pool=WRITER_POOL, priority_weight=SWITCHING_FIRST)
-    def roll_back(chosen: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    @task(pool=WRITER_POOL, priority_weight=SWITCHING_FIRST, outlets=[PUBLICATION])
+    def roll_back(chosen: dict[str, Any], params: dict[str, Any], outlet_events: Any = None) -> dict[str, Any]:
         """Switch the serving pointer."""
         from include.steps.roll_back import roll_back
 
         if params["dry_run"]:
             raise AirflowSkipException(f"a dry run: {chosen['to']} would serve in place of {chosen['from']}")
-        return run_step(roll_back, chosen["to"], params["reason"])
+        change = run_step(roll_back, chosen["to"], params["reason"])
+        outlet_events[PUBLICATION].extra = {"publication": change["to"], "serving": True}
+        return change
 
     @task
     def compare(chosen: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 
 from include.commands import backtest, behaviour, encoders, operations, publications, publishing
 from include.commands.output import lines
-from include.errors import GateFailed, TidemarkError
+from include.errors import BadInput, GateFailed, TidemarkError
 from include.readable import readable
 
 app = typer.Typer(
@@ -46,6 +46,11 @@ def main() -> None:
         message = lines(str(error)) if isinstance(error, GateFailed) else readable(str(error))
         typer.echo(f"{kind}: {message}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {readable(str(error.filename))}: {error.strerror}", err=True)
+        sys.exit(BadInput.exit_code)
 
 
 if __name__ == "__main__":

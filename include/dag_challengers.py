@@ -86,7 +86,7 @@ def challenge(work: Any) -> None:
         compared = ti.xcom_pull("compare_challenger")
         return run_step(reject, compared["publication"], decision["by"], decision["comment"])
 
-    compared = compare_challenger(make_publication(work))
+    compared = compare_challenger(make_publication(work, announce=False))
     approval = Decision(
         task_id="approve",
         subject="Shall {{ ti.xcom_pull('compare_challenger')['publication'] }} serve?",

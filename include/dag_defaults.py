@@ -209,13 +209,14 @@ def work_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @task_group(prefix_group_id=False, tooltip="From a planned candidate to a publication")
-def make_publication(work: Any) -> Any:
+def make_publication(work: Any, *, announce: bool = True) -> Any:
     """The tasks that turn a planned candidate into a publication; shared by the DAGs that publish.
 
     A shard writes files that only its candidate reads, so it waits for no writer; the task behind it joins them.
 
     Args:
         work: the task upstream that returns what `work_of` made of a plan.
+        announce: whether the asset `publication` gets an event; a shadow is nobody's business before it is approved.
 
     Returns:
         What `publish` says of the publication, for tasks behind it.
@@ -284,13 +285,16 @@ def make_publication(work: Any) -> Any:
 
         return run_step(check_lists, candidate)
 
-    @task(pool=WRITER_POOL, outlets=[PUBLICATION])
+    outlets = [PUBLICATION] if announce else []
+
+    @task(pool=WRITER_POOL, outlets=outlets)
     def publish(candidate: str, outlet_events: Any = None) -> dict[str, Any]:
-        """Write the manifest, switch to it in one atomic step if it is to serve, and say so on the asset."""
+        """Write the manifest, switch to it in one atomic step if it is to serve, and say so on the asset where it has one."""
         from include.steps.publish_on_newest import publish_on_newest
 
         summary = run_step(publish_on_newest, candidate)
-        outlet_events[PUBLICATION].extra = summary
+        for asset in outlets:
+            outlet_events[asset].extra = summary
         return summary
 
     candidate = work[CANDIDATE]

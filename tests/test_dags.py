@@ -310,9 +310,8 @@ def test_assets_connect_the_dags(facts: dict[str, Any]) -> None:
         "clean_behaviour_hourly.check_lake_gate": ["gated_behaviour"],
         "update_interests.publish": ["publication"],
         "recommend_daily.publish": ["publication"],
-        "switch_encoder.publish": ["publication"],
         "switch_encoder.serve_challenger": ["publication"],
-        "train_encoder_weekly.publish": ["publication"],
+        "roll_back_publication.roll_back": ["publication"],
         "train_encoder_weekly.serve_challenger": ["publication"],
     }
     assert {name: dag["assets"] for name, dag in facts["dags"].items()} == {

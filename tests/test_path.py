@@ -449,6 +449,7 @@ def include_process(home: Path, *arguments: str, **environment: str) -> subproce
         (["run"], "no snapshot"),
         (["sql", "select 1"], "no lake"),
         (["nonsense"], "No such command"),
+        (["clean", "--from", "0001-01-01T00:00:00+05:00", "--to", "2020-01-01"], "is not a time"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_2(tmp_path, arguments, message):
@@ -456,6 +457,13 @@ def test_bad_input_is_one_clear_line_and_exit_2(tmp_path, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_home_that_cannot_be_made_is_one_clear_line(tmp_path):
+    (tmp_path / "file").touch()
+    done = include(tmp_path / "file" / "home", "doctor")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path}/file/home: Not a directory\n"
 
 
 def test_an_unusable_setting_is_named(tmp_path):

@@ -18,7 +18,8 @@ def quality(
     days: Annotated[int, typer.Option(min=1, help="How many of the last scored days of each surface to show.")] = 7,
     score: Annotated[bool, typer.Option("--score", help="First score the whole days that are not scored yet.")] = False,
     again: Annotated[
-        int, typer.Option(min=0, metavar="N", help="First score the last N days again, such as after a data fix.")
+        int,
+        typer.Option(min=0, max=3650, metavar="N", help="First score the last N days again, such as after a data fix."),
     ] = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -62,7 +62,10 @@ def timeline(
     settings = settings.with_encoder(manifest.get("encoder"))
     _refuse_others(settings, manifest)
     last = datetime.fromisoformat(manifest["as_of"])
-    times = sorted(set(at)) or [last - every * step for step in reversed(range(points))]
+    try:
+        times = sorted(set(at)) or [last - every * step for step in reversed(range(points))]
+    except OverflowError as error:
+        raise BadInput(f"{points:,} points, one every {every.days:,} days, begin before the year 1") from error
     rows = {time: _vectors(settings, manifest, user_id, time) for time in times}
     if not any(row.num_rows for row in rows.values()):
         raise BadInput(
