@@ -422,6 +422,20 @@ def test_a_backup_lacks_what_was_taken_out_of_landing_meanwhile(settings, tmp_pa
     assert [file.name for file in tmp_path.glob("*.tar*")] == ["home.tar"], "nothing half written stays"
 
 
+def test_a_backup_lacks_a_folder_that_was_taken_out_of_landing_while_it_looked(settings, tmp_path, monkeypatch):
+    looked = os.scandir
+
+    def taken_first(path):
+        if str(path) == str(settings.landing / "events"):
+            shutil.rmtree(path)
+        return looked(path)
+
+    monkeypatch.setattr(os, "scandir", taken_first)
+    backup(settings, tmp_path / "home.tar")
+    listed = backups.check(tmp_path / "home.tar")["files"]
+    assert {name.split("/")[1] for name in listed if name.startswith("landing/")} == {"items"}
+
+
 def test_a_backup_that_is_not_whole_is_refused_and_the_home_stays_empty(settings, tmp_path):
     backup(settings, tmp_path / "home.tar")
     whole = (tmp_path / "home.tar").read_bytes()

@@ -14,7 +14,7 @@ from typing import IO, Any
 from include.errors import BadInput
 from include.settings import Settings
 from include.stores import lake, landing
-from include.stores.files import write_json
+from include.stores.files import inside, write_json
 from include.stores.maintenance import delete
 
 CONTENT = "backup.json"
@@ -50,7 +50,7 @@ def _kept(settings: Settings) -> Iterator[Path]:
     """Files of a backup: all but unfinished ones, and the catalogue with its journal, which SQLite copies."""
     found = [settings.home / name for name in _FILES]
     for name in _FOLDERS:
-        found += sorted((settings.home / name).rglob("*"))
+        found += sorted(inside(settings.home / name))
     catalogue, candidates = str(lake.catalogue_file(settings)), settings.publications / "candidates"
     for file in found:
         unfinished = any(

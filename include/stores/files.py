@@ -175,7 +175,7 @@ def size(folder: Path) -> int:
         remote: Any = folder
         return int(remote.fs.du(remote.path)) if remote.exists() else 0
     total = 0
-    for file in _inside(folder):
+    for file in inside(folder):
         with contextlib.suppress(FileNotFoundError):
             total += file.stat().st_size
     return total
@@ -188,13 +188,13 @@ def last_written(path: Path) -> float | None:
         found = remote.fs.find(remote.path, detail=True).values()
         return max((info["LastModified"].timestamp() for info in found), default=None)
     moments = []
-    for file in [path, *_inside(path)]:
+    for file in [path, *inside(path)]:
         with contextlib.suppress(FileNotFoundError):
             moments.append(file.stat().st_mtime)
     return max(moments, default=None)
 
 
-def _inside(folder: Path) -> Iterator[Path]:
+def inside(folder: Path) -> Iterator[Path]:
     """The files in a folder of this machine, at any depth; folders that vanish meanwhile have none."""
     for found, _, names in os.walk(folder):
         for name in names:
