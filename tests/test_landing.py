@@ -160,6 +160,14 @@ def test_repeated_column_names_hide_nothing(settings: Settings, tmp_path: Path) 
     assert [json.loads(row["raw"]) for row in read(settings, tmp_path)] == [{"n": "1", "n_2": "2"}] * 2
 
 
+def test_a_repeated_columns_number_is_one_that_no_other_column_has(settings: Settings, tmp_path: Path) -> None:
+    names = ["n", "n", "n_2", "n", "n_2"]
+    put(settings, "a.csv", ",".join(names).encode() + b"\n1,2,3,4,5\n")
+    pq.write_table(pa.table([[1], [2], [3], [4], [5]], names=names), put(settings, "b.parquet", b""))
+    wanted = {"n": "1", "n_3": "2", "n_2": "3", "n_4": "4", "n_2_2": "5"}
+    assert [json.loads(row["raw"]) for row in read(settings, tmp_path)] == [wanted] * 2
+
+
 def test_source_is_the_prefix_of_the_name(settings: Settings, tmp_path: Path) -> None:
     put(settings, "online-retail--x--y.jsonl", GOOD)
     put(settings, "plain.jsonl", GOOD)

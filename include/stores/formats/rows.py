@@ -328,11 +328,17 @@ def _header(path: Path, record: list[str], dialect: Dialect) -> list[str]:
 
 def _unique(names: list[str]) -> list[str]:
     """The names, a repeated one with its number, so that no column hides another."""
+    taken = set(names)  # a numbered name may itself stand in the file
     seen: dict[str, int] = {}
     unique = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+        number = seen.get(name, 0) + 1
+        free = name
+        while number > 1 and (free := f"{name}_{number}") in taken:
+            number += 1
+        seen[name] = number
+        taken.add(free)
+        unique.append(free)
     return unique
 
 
