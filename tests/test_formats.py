@@ -136,6 +136,22 @@ def test_stackexchange_lands_posts_questions_and_comments(settings: Settings, tm
     assert found["items"][0][1]["Body"] == "<p>Is $a &lt; b$?</p>"
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_ids_of_a_dump_that_pandas_made_floats_of_are_the_same_ids(
+    settings: Settings, tmp_path: Path, suffix: str
+) -> None:
+    land(settings, samples.stackexchange(tmp_path / "in", suffix=suffix), format="stackexchange", progress=quiet)
+    wanted = landed(settings, tmp_path)
+    ids = ("Id", "PostTypeId", "ParentId", "PostId", "OwnerUserId", "UserId")
+    for name in ("posts", "comments"):
+        rows = pq.read_table(samples.stackexchange(tmp_path / "whole") / f"{name}.parquet").to_pylist()
+        floats = [{key: float(v) if key in ids and v else v for key, v in row.items()} for row in rows]
+        samples.write(tmp_path / "floats" / f"{name}{suffix}", floats)
+    other = Settings(home=tmp_path / "other")
+    land(other, tmp_path / "floats", format="stackexchange", progress=quiet)
+    assert landed(other, tmp_path) == wanted
+
+
 def test_comments_alone_find_their_question_in_the_posts_beside_them(settings: Settings, tmp_path: Path) -> None:
     folder = samples.stackexchange(tmp_path / "in")
     land(settings, folder / "comments.parquet", format="stackexchange", arrival="event", progress=quiet)

@@ -198,7 +198,7 @@ def _stackexchange(files: list[Path], path: Path, table: str | None) -> list[Sou
     for file in posts:
         stem = f"stackexchange--{stem_of(file)}"
         post = ("Id", "PostTypeId", "ParentId", "CreationDate", "Body", "OwnerUserId")
-        found.append(Source(file, "events", stem, post, "CreationDate"))
+        found.append(Source(file, "events", stem, post, "CreationDate", Dialect(each=_whole_ids)))
         found.append(
             Source(file, "items", stem, ("Id", "Title"), None, Dialect(each=_only_questions, unreadable=False))
         )
@@ -211,7 +211,17 @@ def _stackexchange(files: list[Path], path: Path, table: str | None) -> list[Sou
     return found
 
 
+_POST_IDS = ("Id", "PostTypeId", "ParentId", "PostId", "OwnerUserId", "UserId")
+
+
+def _whole_ids(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its ids as dumps have them: pandas makes floats of a column in which some are missing."""
+    ids = {name: row[name].removesuffix(".0") for name in _POST_IDS if isinstance(row.get(name), str)}
+    return row | ids
+
+
 def _only_questions(row: dict[str, Any]) -> dict[str, Any] | None:
+    row = _whole_ids(row)
     return row if row.get("PostTypeId") == "1" else None
 
 
@@ -224,6 +234,7 @@ class _Parents:
 
     def add(self, row: dict[str, Any]) -> dict[str, Any]:
         """The comment with `PostParentId`, null if its post is a question or unknown."""
+        row = _whole_ids(row)
         if self._parents is None:
             self._parents = {}
             for file in self._posts:
@@ -232,6 +243,7 @@ class _Parents:
         return row | {"PostParentId": self._parents.get(str(row.get("PostId")))}
 
     def _note(self, row: dict[str, Any]) -> None:
+        row = _whole_ids(row)
         post, parent = row.get("Id"), row.get("ParentId")
         if self._parents is not None and isinstance(post, str) and isinstance(parent, str) and post and parent:
             self._parents[post] = parent
