@@ -170,8 +170,12 @@ def _movielens(files: list[Path], path: Path, table: str | None) -> list[Source]
             case _, "tags", "csv":
                 found.append(Source(file, "events", stem, tag, "event_ts", Dialect(rename=latest, constants=tagged)))
             case _, "movies", "csv":
-                found.append(Source(file, "items", stem, film, None, Dialect(rename=latest)))
+                found.append(Source(file, "items", stem, film, None, Dialect(rename=latest, each=_without_no_genres)))
     return found
+
+
+def _without_no_genres(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"categories": None} if row.get("categories") == "(no genres listed)" else row
 
 
 def _online_retail(files: list[Path], path: Path, table: str | None) -> list[Source]:
