@@ -557,6 +557,15 @@ def test_changed_rules_make_every_batch_stale(settings: Settings) -> None:
     assert content(stricter)["fct_interactions"] == []
 
 
+def test_a_changed_reader_is_a_change_of_the_rules(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = batches.rules(settings)
+    (tmp_path / "rows.py").write_bytes(batches._READER.read_bytes() + b"\n")
+    monkeypatch.setattr(batches, "_READER", tmp_path / "rows.py")
+    assert batches.rules(settings) != before
+
+
 @pytest.mark.shared
 def test_online_retail_agrees_with_counts_taken_from_the_raw_file(settings: Settings, shared_data: Path) -> None:
     from include.steps.land import land

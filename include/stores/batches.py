@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 from include.columns import Mart
 from include.settings import REPOSITORY, Settings
 from include.stores import files, lake, landing
+from include.stores.formats import rows as text_rows
 
 DBT_PROJECT = REPOSITORY / "dbt_project"
 _RULES = ("dbt_project.yml", "models/**/*.sql", "macros/**/*.sql", "seeds/*.csv", "plugins/*.py")
+_READER = Path(text_rows.__file__)  # says how landed files read
 _RECORD = "int_batches"
 _TOUCHED = {"int_touched_users": "user_id", "int_touched_items": "item_id", "int_touched_profiles": "user_id"}
 
@@ -43,8 +45,9 @@ class Stale:
 
 
 def rules(settings: Settings) -> str:
-    """Hash of everything that decides how a row is cleaned."""
+    """Hash of everything that decides how a row is read and cleaned."""
     seen = hashlib.sha256(settings.earliest_event.encode())
+    seen.update(_READER.read_bytes())
     for pattern in _RULES:
         for file in sorted(DBT_PROJECT.glob(pattern)):
             seen.update(f"\0{file.relative_to(DBT_PROJECT).as_posix()}\0".encode())
