@@ -65,9 +65,15 @@
     end
 {%- endmacro %}
 
-{# A number beyond these bounds is a mistake, and the sums of interest would overflow with it. #}
+{# A number beyond these bounds is a mistake, and the sums of interest would overflow with it. The cast alone would take
+   1_000 for 1000. #}
 {% macro number(column) -%}
-    case when abs(try_cast({{ column }} as double)) <= 1e12 then try_cast({{ column }} as double) end
+    case
+        when
+            regexp_full_match({{ column }}, '[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?')
+            and abs(try_cast({{ column }} as double)) <= 1e12
+            then try_cast({{ column }} as double)
+    end
 {%- endmacro %}
 
 {# An id is kept as it came; beyond this it is none, and every list that holds it would carry its weight. #}
