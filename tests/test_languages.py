@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -93,6 +94,36 @@ def tidy(text: str) -> str:
 )
 def test_cleaning_keeps_what_spells_and_drops_what_is_unseen(came: str, expected: str) -> None:
     assert tidy(came) == expected
+
+
+@pytest.mark.parametrize(
+    ("came", "expected"),
+    [
+        ("https://x.org/?a=1&region=us&copy=3", "https://x.org/?a=1&region=us&copy=3"),
+        ("<p>https://x.org/?a=1&region=us&copy=3</p>", "https://x.org/?a=1&region=us&copy=3"),
+        ("AT&amp;T &eacute;&#65;&#x42; &notit; &amp", "AT&T éAB &notit; &amp"),
+        (f"&#{'9' * 5000};", f"&#{'9' * 5000};"),
+        ("If p<q and r>s then it holds", "If p<q and r>s then it holds"),
+        ("if a<b && c>d then e", "if a<b && c>d then e"),
+        ("<p>For p&lt;q and r&gt;s we have it</p>", "For p<q and r>s we have it"),
+        ("<p>if p<q and r>s</p> <i>List<String, Integer></i>", "if p<q and r>s List<String, Integer>"),
+        ("<img alt='a > b' src=x>one<br/>two<input disabled>three<br / >", "one two three"),
+        ("<my-card size=3>one</b > <https://x.org/?a=1>", "one <https://x.org/?a=1>"),
+        ("I wrote a <style> tag in the head", "I wrote a tag in the head"),
+        ("<p>Put <code>&lt;script&gt;</code> at the end of the body…</p>", "Put at the end of the body…"),
+        ("one<script type=x>a<b</SCRIPT > two <STYLE\n>b</style>three <style>four", "one two three four"),
+        ("<scr<script>ipt>alert()</script> one", "<scr one"),
+    ],
+)
+def test_cleaning_takes_markup_and_nothing_that_looks_like_it(came: str, expected: str) -> None:
+    assert tidy(came) == expected
+
+
+@pytest.mark.parametrize("part", ["<script>", "<style ", "</script", "<a hidden ", "<a x=", "<q and r>", "&a", "&lt;"])
+def test_the_time_of_cleaning_follows_the_length(part: str) -> None:
+    begun = time.process_time()
+    tidy("<p>" + part * (100_000 // len(part)))
+    assert time.process_time() - begun < 5  # what looks on to the end from each part takes minutes
 
 
 @given(

@@ -4,6 +4,7 @@ import html
 import re
 import unicodedata
 from functools import lru_cache
+from html.entities import html5
 from html.parser import HTMLParser
 from typing import Any
 
@@ -29,9 +30,19 @@ _BLOCK = frozenset(
 )
 _UNSEEN = frozenset({"script", "style"})
 _ELEMENTS = _INLINE | _BLOCK | _UNSEEN
-_TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)(?=[\s/>])[^<>]*>")
+_UNVALUED = (
+    "allowfullscreen|async|autofocus|autoplay|checked|compact|controls|default|defer|disabled|hidden|ismap|itemscope|loop|"
+    "multiple|muted|noresize|noshade|novalidate|nowrap|open|readonly|required|reversed|scoped|selected"
+)
+# A name, and attributes of which the first with a value has its sign of equality: `p<q and r>s` is no tag.
+_NAME = rf"/?([A-Za-z][A-Za-z0-9]*(?:[:.-][A-Za-z0-9]+)*)(?:[\s/]+(?:{_UNVALUED})(?=[\s/>]))*"
+_VALUED = r"[\s/]+[A-Za-z_:@][A-Za-z0-9_:.-]*\s*="
+_TAG = re.compile(rf"<{_NAME}(?:[\s/]*|{_VALUED}[^<>]*)>", re.IGNORECASE)
+_NO_TAG = re.compile(rf"<(?=/?[A-Za-z])(?!{_NAME}(?:[\s/]*>|{_VALUED}\s*(?:[\"']|[^<>]*>)))", re.IGNORECASE)
 _COMMENT = re.compile(r"<!(--|doctype\b)", re.IGNORECASE)
-_WITH_ATTRIBUTE = re.compile(r"</?[A-Za-z][^<>\s=/]*[\s/][^<>]*=")  # markup, whatever its name
+_END = {name: re.compile(rf"</{name}(?=[\s/>])[^<>]*>", re.IGNORECASE) for name in _UNSEEN}
+# Longer numbers are no characters, and take long to read.
+_AMPERSAND = re.compile(r"&(#[0-9]{1,7};|#[xX][0-9a-fA-F]{1,6};|[A-Za-z][A-Za-z0-9]*;)?")
 _BIDI_AND_INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 # The zero-width joiner and non-joiner spell words in Persian and Hindi and join emoji, but only behind a letter or sign.
 _JOINS_NOTHING = re.compile(r"(?:^|(?<=\s))[\u200c\u200d]+")
@@ -47,32 +58,29 @@ class _TextOf(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
-        self._unseen = 0
+
+    def set_cdata_mode(self, elem: str, **more: bool) -> None:
+        """Does nothing: scripts and styles that end are gone, and of one without an end the text stays."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _UNSEEN:
-            self._unseen += 1
-        elif tag in _BLOCK:
+        if tag in _BLOCK:
             self.parts.append(" ")
         elif tag not in _ELEMENTS and not attrs:
             self.parts.append(self.get_starttag_text() or "")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in _UNSEEN:
-            self._unseen = max(0, self._unseen - 1)
-        elif tag in _BLOCK:
+        if tag in _BLOCK:
             self.parts.append(" ")
         elif tag not in _ELEMENTS:
             self.parts.append(f"</{tag}>")
 
     def handle_data(self, data: str) -> None:
-        if not self._unseen:
-            self.parts.append(data)
+        self.parts.append(data)
 
 
 def _has_html(text: str) -> bool:
     return bool(_COMMENT.search(text)) or any(
-        tag.group(1).lower() in _ELEMENTS or _WITH_ATTRIBUTE.match(tag.group()) is not None
+        tag.group(1).lower() in _ELEMENTS or "=" in tag.group()  # with an attribute it is markup, whatever its name
         for tag in _TAG.finditer(text)
     )
 
@@ -91,14 +99,42 @@ def _without_comments(text: str) -> str:
     return "".join([*parts, text[place:]])
 
 
+def _without_unseen(text: str) -> str:
+    """Scripts and styles go whole. One that never ends is a tag that somebody wrote about: only the tag goes."""
+    parts = []
+    place = 0
+    unended: set[str] = set()
+    for tag in _TAG.finditer(text):
+        name = tag.group(1).lower()
+        if tag.start() < place or name not in _UNSEEN or tag.group().startswith("</"):
+            continue
+        end = None if name in unended else _END[name].search(text, tag.end())
+        if end is None:
+            unended.add(name)  # nor has any after it: looking once is enough
+        parts.append(text[place : tag.start()])
+        place = (end or tag).end()
+    return "".join([*parts, text[place:]])
+
+
+def _kept_ampersand(found: re.Match[str]) -> str:
+    entity = found.group(1)
+    is_one = entity is not None and (entity.startswith("#") or entity in html5)
+    return found.group() if is_one else f"&amp;{entity or ''}"
+
+
+def _only_entities(text: str) -> str:
+    """The text with each `&` that begins no whole entity escaped: `&copy=3` of a link is none."""
+    return _AMPERSAND.sub(_kept_ampersand, text)
+
+
 def _stripped(text: str) -> str:
-    unescaped = html.unescape(text)
+    unescaped = html.unescape(_only_entities(text))
     if not _has_html(text) and _has_html(unescaped):
         text = unescaped  # a whole page that was escaped once more on its way
     if not _has_html(text):
         return unescaped
     parser = _TextOf()
-    parser.feed(_without_comments(text))
+    parser.feed(_NO_TAG.sub("&lt;", _only_entities(_without_unseen(_without_comments(text)))))
     parser.close()
     return "".join(parser.parts)
 
