@@ -112,7 +112,7 @@ def test_cleaning_keeps_what_spells_and_drops_what_is_unseen(came: str, expected
         ("I wrote a <style> tag in the head", "I wrote a tag in the head"),
         ("<p>Put <code>&lt;script&gt;</code> at the end of the body…</p>", "Put at the end of the body…"),
         ("one<script type=x>a<b</SCRIPT > two <STYLE\n>b</style>three <style>four", "one two three four"),
-        ("<scr<script>ipt>alert()</script> one", "<scr one"),
+        ("<scr<script>ipt>alert()</script> one", "one"),
     ],
 )
 def test_cleaning_takes_markup_and_nothing_that_looks_like_it(came: str, expected: str) -> None:

@@ -41,6 +41,7 @@ _TAG = re.compile(rf"<{_NAME}(?:[\s/]*|{_VALUED}[^<>]*)>", re.IGNORECASE)
 _NO_TAG = re.compile(rf"<(?=/?[A-Za-z])(?!{_NAME}(?:[\s/]*>|{_VALUED}\s*(?:[\"']|[^<>]*>)))", re.IGNORECASE)
 _COMMENT = re.compile(r"<!(--|doctype\b)", re.IGNORECASE)
 _END = {name: re.compile(rf"</{name}(?=[\s/>])[^<>]*>", re.IGNORECASE) for name in _UNSEEN}
+_HALF_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]*\Z")  # one that another was put into, to hide both
 # Longer numbers are no characters, and take long to read.
 _AMPERSAND = re.compile(r"&(#[0-9]{1,7};|#[xX][0-9a-fA-F]{1,6};|[A-Za-z][A-Za-z0-9]*;)?")
 _BIDI_AND_INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
@@ -111,7 +112,7 @@ def _without_unseen(text: str) -> str:
         end = None if name in unended else _END[name].search(text, tag.end())
         if end is None:
             unended.add(name)  # nor has any after it: looking once is enough
-        parts.append(text[place : tag.start()])
+        parts.append(_HALF_TAG.sub("", text[place : tag.start()]))
         place = (end or tag).end()
     return "".join([*parts, text[place:]])
 
