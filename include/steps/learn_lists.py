@@ -37,9 +37,9 @@ MOST_WINDOWS = 24
 RELATED_WINDOWS = 4
 """Windows, at most, for which items' relations are learned once, as of the start of the oldest: it costs most of a window."""
 
-HOURS_EARLIER = 6.0
-"""By so much more each window begins earlier than the one behind it, where trends are hourly: what the last hour is worth depends on
-the time of day. Windows never meet, so nothing is learned twice or judged by what it was learned from. Lists of daily trends are always made at one hour, T's own, and are better learned from windows that begin at it."""
+HOURS_BETWEEN = 6.0
+"""Between two windows, where trends are hourly, so that they begin at four hours in turns: what the last hour is worth depends on
+the time of day. Lists of daily trends are always made at one hour, T's own, and are better learned from windows that begin at it."""
 
 SHARED_HISTORY = 0.8
 """Of what happened before a window, the part that relations have to be learned of."""
@@ -176,7 +176,7 @@ def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
 
 def window_start(day: float, length: float, back: int, *, several_hours: bool) -> float:
     """When a window before T begins, in days. The newest ends at T; shorter ones than a day begin at several hours anyway."""
-    earlier = HOURS_EARLIER / 24 * (back - 1) if several_hours and length >= 1 else 0.0
+    earlier = HOURS_BETWEEN / 24 * (back - 1) if several_hours and length >= 1 else 0.0
     return day - back * length - earlier
 
 
