@@ -140,7 +140,9 @@ def published(home: Settings, plan) -> publications.Manifest:
     for step in (step for step in STEPS if not step.__name__.startswith("check_")):
         step(home, plan["candidate"])
     state = publications.candidate(home, plan["candidate"])
-    return publications.add(home, {**state, "candidate": plan["candidate"]})
+    entry = publications.add(home, {**state, "candidate": plan["candidate"]})
+    publications.discard_candidate(home, plan["candidate"])  # else it would seem to have been killed before its switch
+    return entry
 
 
 @settings(
