@@ -9,7 +9,8 @@ why), the item-to-item factors when they are a week old.
 
 ## Inputs → outputs
 The gated lake and the newest publication's vectors → all vector and recommendation tables and a publication: the asset
-`publication`. It serves unless its T (at the same T, its lake snapshot) precedes the serving one's. The lake's tables `list_quality` and `list_clicks`.
+`publication`. It serves unless its T (at the same T, its lake snapshot) precedes the serving one's. The lake's tables
+`list_quality` and `list_clicks`.
 
 ## If it fails
 What serves goes on serving. A red `check_served_lists`: the new lists are published all the same; runbook `served_lists`. A red

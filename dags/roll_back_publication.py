@@ -6,7 +6,8 @@ Lets an earlier publication serve again, in one atomic step, and pins it there. 
 
 ## Inputs → outputs
 The params `publication` (empty: the one that served before), `reason` and `dry_run` → the serving pointer, with the
-switch and its reason recorded, and an event of the asset `publication`. No table is written: the earlier publication's tables were kept as they were.
+switch and its reason recorded, and an event of the asset `publication`. No table is written: the earlier publication's
+tables were kept as they were.
 
 ## If it fails
 `choose` is red: nothing was switched, and its log says why. `compare` is red: the switch is made all the same.

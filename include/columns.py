@@ -42,11 +42,16 @@ class VectorTable:
 
 
 class Artefact:
-    """Kinds of what is trained and named in a publication; see also `steps.plan.ranker_kind`."""
+    """Kinds of what is trained and named in a publication."""
 
     TEXT_MEAN: Final = "text_mean"
     ITEM_FACTORS: Final = "item_factors"
     SOURCES: Final = "sources"
+
+    @staticmethod
+    def ranker(repeats: bool) -> str:
+        """What orders lists, of surfaces that show what a user had, or of those that do not."""
+        return "ranker_repeats" if repeats else "ranker"
 
 
 INTEREST_SHARES: Final = "interest_shares"

@@ -137,12 +137,16 @@ def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 
 def _unit_and_norms(wide: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Rows of norm 1, and the norms that they had."""
-    largest = np.abs(wide).max(axis=1, initial=0.0)
+    norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+    found = (wide / np.where(norms == 0, 1.0, norms)[:, None]).astype(np.float32)
     # The square of what decayed over hundreds of half-lives is no number of full precision any more.
-    scale = np.where((largest > 0.0) & (largest < TINY), largest, 1.0)
-    scaled = wide / scale[:, None]
-    norms = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))
-    return (scaled / np.where(norms == 0, 1.0, norms)[:, None]).astype(np.float32), norms * scale
+    faint = np.flatnonzero(norms < TINY)
+    faint = faint[wide[faint].any(axis=1)]
+    if len(faint):
+        largest = np.abs(wide[faint]).max(axis=1)
+        found[faint], scaled = _unit_and_norms(wide[faint] / largest[:, None])
+        norms[faint] = scaled * largest
+    return found, norms
 
 
 def interest_vectors(

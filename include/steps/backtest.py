@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from include.columns import VectorTable
+from include.columns import Artefact, VectorTable
 from include.durations import duration
 from include.errors import BadInput, GateFailed
 from include.models import encoder as encoders
@@ -31,7 +31,7 @@ from include.steps.item_texts import centred, item_text_vectors, text_mean
 from include.steps.judging import Known, Window, known_as_of, metrics_of, window
 from include.steps.keep_texts import keep_texts
 from include.steps.learn_lists import load_ranking
-from include.steps.plan import gated, plan_rebuild, ranker_kind
+from include.steps.plan import gated, plan_rebuild
 from include.stores import artefacts, backtests, behaviour, lake, publications, vectors
 
 log = logging.getLogger(__name__)
@@ -322,7 +322,7 @@ def _run_product(
             log.warning("as of %s: %s", cut.isoformat(), failed)
             facts["gates"].append(str(failed))
     state = publications.candidate(product, candidate)
-    ranker = artefacts.describe(product, state["artefacts"][ranker_kind(plan["show_seen"])])
+    ranker = artefacts.describe(product, state["artefacts"][Artefact.ranker(plan["show_seen"])])
     facts["ranker"] = {
         name: ranker[name] for name in ("model", "why", "windows", "users", "linear_share", "trial") if name in ranker
     }

@@ -20,7 +20,7 @@ from include.models.traits import Traits
 from include.models.trial import Trial, alone, tried
 from include.settings import Settings, Surface
 from include.steps.item_texts import centred_text_vectors
-from include.steps.plan import hourly_trends, ranker_kind
+from include.steps.plan import hourly_trends
 from include.stores import artefacts, behaviour, lake
 
 log = logging.getLogger(__name__)
@@ -238,7 +238,7 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
 
     Where there is too little to learn from, the artefact says so, and lists keep the blend.
     """
-    kind, seen = ranker_kind(repeats), examples(settings, past, repeats=repeats)
+    kind, seen = Artefact.ranker(repeats), examples(settings, past, repeats=repeats)
     users = sum(example.users for example in seen)
     facts = {
         **description,
@@ -286,7 +286,7 @@ class Ranking:
 
 def load_ranking(settings: Settings, state: dict[str, Any], surface: Surface) -> Ranking | None:
     """The sources and the ranker that a candidate names; None where lists keep the blend."""
-    name = state["artefacts"].get(ranker_kind(surface.show_seen))
+    name = state["artefacts"].get(Artefact.ranker(surface.show_seen))
     if name is None:
         return None
     tensors, description = artefacts.read(settings, name)

@@ -30,11 +30,6 @@ def hourly_trends(settings: Settings) -> bool:
     return any(surface.trends == "hourly" for surface in settings.surfaces)
 
 
-def ranker_kind(repeats: bool) -> str:
-    """The kind of artefact that orders lists, of surfaces that show what a user had, or of those that do not."""
-    return "ranker_repeats" if repeats else "ranker"
-
-
 @cache
 def code_version() -> str:
     """Hash of Tidemark's own source: what a publication was made by, with or without git."""
@@ -73,7 +68,7 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
                 f"for {as_of.isoformat()} run `python -m include recommend --as-of {as_of.isoformat()}`"
             )
         why = _why_full(settings, connection, base, snapshot)
-        if base is not None and why is None and (as_of, snapshot) == (_moment(base["as_of"]), base["lake_snapshot"]):
+        if base is not None and why is None and (as_of, snapshot) == publications.age(base):
             return _nothing(base)
         return _plan(settings, connection, "update", as_of, snapshot, base, why, relist=_relist(settings))
 
@@ -212,7 +207,7 @@ def plan_catching_up(settings: Settings, line: str) -> dict[str, Any]:
         )
         why = _why_full(settings, connection, base, snapshot)
         listed_later = _moment(serving["lists"]["as_of"]) > _moment(base["lists"]["as_of"])
-        if why is None and not listed_later and (as_of, snapshot) == (_moment(base["as_of"]), base["lake_snapshot"]):
+        if why is None and not listed_later and (as_of, snapshot) == publications.age(base):
             return _nothing(base)
         relist, challenger = "all" if listed_later else _relist(settings), base["challenger"]
         return _plan(settings, connection, "update", as_of, snapshot, base, why, relist=relist, challenger=challenger)
@@ -325,7 +320,7 @@ def matching(settings: Settings, encoder_id: str, lists: dict[str, Any]) -> dict
 
 
 def _ranker_kinds(settings: Settings) -> list[str]:
-    return sorted({ranker_kind(surface.show_seen) for surface in settings.surfaces})
+    return sorted({Artefact.ranker(surface.show_seen) for surface in settings.surfaces})
 
 
 def _max_age_days(settings: Settings, kind: str) -> float:

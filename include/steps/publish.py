@@ -76,7 +76,7 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
 
 def finish(settings: Settings, publication: publications.Manifest) -> None:
     """Switch to a publication whose run was killed when its manifest was written and its switch was not yet made."""
-    if publications.of_candidate(settings, publication["candidate"]) is None:
+    if publications.is_under_way(settings, publication["candidate"]):
         log.warning("the run that made publication %s ended before the switch, which is made now", publication["id"])
         publish(settings, publication["candidate"])
 

@@ -12,7 +12,7 @@ from include.models.interests import decayed_weights
 from include.settings import Settings
 from include.steps.item_texts import centred_text_vectors, item_text_vectors, mean_of_described
 from include.steps.keep_texts import keep_texts
-from include.steps.plan import matching, ranker_kind
+from include.steps.plan import matching
 from include.steps.timing import timed
 from include.stores import artefacts, behaviour, lake, publications
 
@@ -65,7 +65,7 @@ def _learn(settings: Settings, state: dict[str, Any], kind: str, past: "Past | N
         past = past or read_past(settings, state)
         if kind == Artefact.SOURCES:
             return fit_sources(settings, past, description), past
-        return train_ranker(settings, past, description, repeats=kind == ranker_kind(repeats=True)), past
+        return train_ranker(settings, past, description, repeats=kind == Artefact.ranker(repeats=True)), past
 
 
 def _description(

@@ -131,6 +131,11 @@ def candidates(settings: Settings) -> list[tuple[str, dict[str, Any], datetime]]
     return found
 
 
+def is_under_way(settings: Settings, name: str) -> bool:
+    """Whether a candidate is there: it goes when its publication is switched to, or when it is given up."""
+    return (candidate_folder(settings, name) / "candidate.json").exists()
+
+
 def discard_candidate(settings: Settings, name: str) -> None:
     """Forget a candidate; what it wrote into tables is never read and is overwritten by the next run."""
     # This file says that there is a candidate, so it goes first.
@@ -178,7 +183,7 @@ def identity(state: dict[str, Any]) -> str:
 def of_candidate(settings: Settings, name: str) -> Manifest | None:
     """The publication that a candidate became, if it was published and its switch was done."""
     found = [entry for entry in manifests(settings) if entry["candidate"] == name]
-    return found[0] if found and not (candidate_folder(settings, name) / "candidate.json").exists() else None
+    return found[0] if found and not is_under_way(settings, name) else None
 
 
 def add(settings: Settings, content: Manifest) -> Manifest:
