@@ -1,6 +1,7 @@
 """Candidate sources and the ranker: against plain loops, bit by bit, and blind to what comes later."""
 
 from dataclasses import fields, replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from include.models.candidates import (
     LENDERS,
     OWN_EVIDENCE,
     POPULAR,
+    TEXT_NEIGHBOURS,
+    TRANSITION_PRIOR,
+    TRANSITION_SPAN,
     Relations,
     Sources,
     fit,
@@ -43,7 +47,7 @@ def histories(seed: int = 1, *, events: int = 1500) -> Histories:
 
 
 def near(seed: int = 2) -> csr_array:
-    return text_neighbours(unit(np.random.default_rng(seed).normal(size=(ITEMS, 12))), np.zeros(ITEMS))
+    return text_neighbours(nearest_texts(unit(np.random.default_rng(seed).normal(size=(ITEMS, 12))), np.zeros(ITEMS)))
 
 
 def traits(seed: int = 3) -> Traits:
@@ -59,7 +63,7 @@ def traits(seed: int = 3) -> Traits:
 def fitted(known: Histories, day: float = DAY, related: float | None = None) -> Sources:
     factors = ItemFactors(regularisation=20.0)
     relations = relate(known, near(), np.zeros(ITEMS), related or day, factors=factors, seed=0)
-    return fit(known, relations, traits(), np.zeros(ITEMS), day, recent_days=7.0)
+    return fit(known, relations, near(), traits(), np.zeros(ITEMS), day, recent_days=7.0)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,7 @@ def test_of_too_many_items_the_newest_have_text_neighbours(monkeypatch):
     first_day = np.arange(ITEMS, dtype=np.float64)[::-1] // 2
     told = [item for item in sorted(range(ITEMS), key=lambda item: (-first_day[item], item)) if text[item].any()]
     kept = sorted(told[:20])
-    found = text_neighbours(text, first_day).toarray()
+    found = text_neighbours(nearest_texts(text, first_day)).toarray()
     alike = text[kept].astype(np.float64) @ text[kept].T
     np.fill_diagonal(alike, 0.0)
     expected = np.where(alike > 0, np.exp(10 * (alike - 1)), 0.0)
@@ -83,10 +87,20 @@ def test_of_too_many_items_the_newest_have_text_neighbours(monkeypatch):
     assert found.sum() == pytest.approx(20)
 
 
+def test_text_neighbours_are_items_that_were_there():
+    """As many as if the others had never come, as long as enough texts were looked for."""
+    text = unit(np.random.default_rng(5).normal(size=(ITEMS, 3)))
+    there = np.arange(ITEMS) % 5 > 0
+    found = text_neighbours(nearest_texts(text, np.zeros(ITEMS), 2 * TEXT_NEIGHBOURS), there).toarray()
+    alone = text_neighbours(nearest_texts(text[there], np.zeros(there.sum()))).toarray()
+    np.testing.assert_allclose(found[np.ix_(there, there)], alone, atol=1e-6)
+    assert not found[:, ~there].any()
+    assert (found[~there].sum(axis=1) > 0.99).all(), "also of an item that is about to come"
+
+
 @pytest.mark.parametrize("known", [0, 5, ITEMS])
 def test_later_texts_are_put_beside_those_that_are_known(monkeypatch, known):
     monkeypatch.setattr(candidates, "TEXTS_AT_ONCE", 7)
-    monkeypatch.setattr(candidates, "TEXT_NEIGHBOURS", 4)
     text = unit(np.random.default_rng(6).normal(size=(ITEMS, 12)))
     text[::4] = 0.0  # without a text
     of_known = nearest_texts(text[:known], np.zeros(known))
@@ -155,14 +169,28 @@ def test_the_cosine_looks_at_the_last_items_of_a_long_history(monkeypatch):
     assert set(zip(*map(np.ndarray.tolist, fitted(histories()).cosine.nonzero()), strict=True)) == together
 
 
-def test_popularity_and_transitions_are_what_they_say():
-    day = np.array([98.0, 99.0, 99.0, 100.0])
-    known = Histories(np.array([0, 0, 1, 1]), np.array([4, 5, 4, 5]), day, (USERS, ITEMS))
-    found = fitted(known, 101.0)
+def test_popularity_is_what_it_says():
+    day = np.array([98.0, 99.0])
+    found = fitted(Histories(np.array([0, 1]), np.array([4, 4]), day, (USERS, ITEMS)), 101.0)
     week = POPULAR.index("popular_168h")
     assert found.popularity[week, 4] == pytest.approx(0.5 ** (3 / 7) + 0.5 ** (2 / 7))
-    assert found.transitions[4, 5] == pytest.approx(2 / (2 + 10.0)), "twice out of twice, shrunk"
-    assert found.transitions[5, 4] == 0.0
+
+
+def test_transitions_equal_a_plain_loop_over_moments():
+    """Users have some items at a time: what a moment holds shares its weight, and which comes first by number is the same."""
+    known = histories(events=6000).before(DAY)
+    known = replace(known, day=np.floor(known.day / 2))
+    expected = np.zeros((ITEMS, ITEMS))
+    for user in range(USERS):
+        own = known.user == user
+        last = {item: known.day[own & (known.item == item)].max() for item in set(known.item[own])}
+        moments = [[item for item in last if last[item] == day] for day in sorted(set(last.values()))]
+        for place, earlier in enumerate(moments):
+            for distance, later in enumerate(moments[place : place + TRANSITION_SPAN + 1]):
+                for one, other in product(earlier, later):
+                    expected[one, other] += (one != other) / max(distance, 1) / len(later)
+    expected /= expected.sum(axis=1, keepdims=True) + TRANSITION_PRIOR
+    np.testing.assert_allclose(fitted(known, DAY).transitions.toarray(), expected, rtol=1e-6)
 
 
 def test_recent_neighbours_are_the_latest_users_of_the_last_days(monkeypatch):
@@ -332,7 +360,7 @@ def test_own_counts_are_of_a_whole_history_however_long():
     began, nothing = np.zeros(items), csr_array((items, items))
     relations = relate(known, nothing, began, day[-1] + 1, factors=ItemFactors(), seed=0)
     said = Traits.of(np.zeros((items, 2)), [None] * items, [None] * items)
-    sources = fit(known, relations, said, began, day[-1] + 1, recent_days=7.0)
+    sources = fit(known, relations, nothing, said, began, day[-1] + 1, recent_days=7.0)
     found = dict(scores(sources, Pairs.of(known), repeats=True))
     decayed = np.bincount(item, weights=np.exp2(-(day[-1] - day) / DECAY_DAYS))
     np.testing.assert_allclose(found["own_decayed"].toarray()[0], decayed, rtol=1e-12)

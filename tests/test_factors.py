@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from include.models import factors
-from include.models.candidates import text_neighbours
+from include.models.candidates import nearest_texts, text_neighbours
 from include.models.factors import (
     REACH_POWER,
     Lenders,
@@ -198,7 +198,7 @@ def test_neighbours_that_were_found_before_lend_the_same():
     lenders = Lenders.of_items(text[:20], left[:20], right[:20], had_by[:20] / (had_by[:20] + EVIDENCE))
     weights = {"own_evidence": EVIDENCE, "neighbours_weight": 1.5}
     expected = with_borrowed(lenders, text, place, exposure, **weights)
-    found = with_neighbours(left, right, text_neighbours(text, np.zeros(n)), had_by, exposure, **weights)
+    found = with_neighbours(left, right, text_neighbours(nearest_texts(text, np.zeros(n))), had_by, exposure, **weights)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     assert found[1][20:].any(axis=1).all(), "items without factors have borrowed ones"

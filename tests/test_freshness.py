@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include.models.candidates import popularity, text_neighbours
+from include.models.candidates import nearest_texts, popularity, text_neighbours
 from include.models.encoder import TextEncoder
 from include.models.freshness import curve, measurable, refreshed, refreshed_at
 from include.models.histories import Histories
@@ -74,7 +74,7 @@ def test_items_that_appeared_since_have_trends_traits_and_neighbours_and_no_lear
     random = np.random.default_rng(1)
     texts = np.concatenate([sources.traits.texts, random.normal(size=(3, sources.traits.texts.shape[1]))])
     traits = Traits.of(texts.astype(np.float32), [["a"]] * (ITEMS + 3), [None] * (ITEMS + 3))
-    near = text_neighbours(traits.texts, np.zeros(ITEMS + 3))
+    near = text_neighbours(nearest_texts(traits.texts, np.zeros(ITEMS + 3)))
     fresh = refreshed(sources, more, traits, near, np.zeros(ITEMS + 3), DAY + 6)
     for field in fields(fresh):
         value = getattr(fresh, field.name)

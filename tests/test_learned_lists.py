@@ -66,7 +66,7 @@ def test_windows_of_a_short_history_have_relations_to_learn_from(tmp_path):
     past = Past(
         histories=Histories(user, item, day, (users, items)),
         item_ids=[f"i{number}" for number in range(items)],
-        near=csr_array((items, items)),
+        nearest=csr_array((items, items)),
         traits=Traits.of(np.zeros((items, 2)), [None] * items, [None] * items),
         first_day=np.zeros(items),
         from_day=np.full(items, -np.inf),

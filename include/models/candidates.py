@@ -31,7 +31,7 @@ from include.models.factors import (
 )
 from include.models.histories import LONGEST, Histories, Pairs
 from include.models.products import PackedMatrix
-from include.models.sparse import entries, kept_form, sparse_of, sparse_tensors, strongest
+from include.models.sparse import entries, kept_form, only, sparse_of, sparse_tensors, strongest
 from include.models.traits import Traits, popularity_of_likes
 from include.settings import ItemFactors
 
@@ -65,7 +65,7 @@ OWN_EVIDENCE = 5.0
 """Interactions at which an item's own evidence counts as much as its text neighbours'."""
 
 TRANSITION_SPAN = 5
-TRANSITION_PRIOR = 10.0
+TRANSITION_PRIOR = 1.0
 RECENT_USERS = 2_000
 """Recent neighbours, at most, the latest ones: it bounds what a user costs."""
 
@@ -211,7 +211,6 @@ class Relations:
     smoothed: csr_array
     cosine: csr_array
     transitions: csr_array
-    text: csr_array
     left: Floats
     right: Floats
     """(n, k)."""
@@ -263,7 +262,6 @@ def relate(
         smoothed=kept_form(_strongest_by_rows(smoothed, n)),
         cosine=kept_form(_cosine(pairs)),
         transitions=kept_form(_transitions(pairs)),
-        text=kept_form(near),
         left=left,
         right=right,
     )
@@ -272,6 +270,7 @@ def relate(
 def fit(
     histories: Histories,
     relations: Relations,
+    near: csr_array,
     traits: Traits,
     first_day: NDArray[np.float64],
     day: float,
@@ -283,6 +282,7 @@ def fit(
     Args:
         histories: of all users; what happened at T or later is left out.
         relations: learned at T or before it.
+        near: (n, n) neighbours by text as of T (see `text_neighbours`).
         traits: of the items.
         first_day: (n,) when each item came to be.
         day: T, in days from the epoch.
@@ -303,6 +303,7 @@ def fit(
         again=again,
         recent=kept_form(_recent_users(known.since(day - recent_days))),
         recent_month=kept_form(_recent_users(known.since(day - MONTH_DAYS))),
+        text=kept_form(near),
         traits=traits,
         **vars(relations),
     )
@@ -355,21 +356,14 @@ def _factors(
     return with_neighbours(left, right, near, evidence, exposure, own_evidence=own, neighbours_weight=weight)
 
 
-def text_neighbours(text: Floats, first_day: NDArray[np.float64]) -> csr_array:
-    """The most similar other items of each.
+def nearest_texts(text: Floats, first_day: NDArray[np.float64], most: int = TEXT_NEIGHBOURS) -> csr_array:
+    """(n, n) cosines of each item's text with the other texts that are most like it.
 
     Args:
         text: (n, d) text vectors, unit, or zero for an item without text.
         first_day: (n,) when each item came to be; of more than `MOST_TEXT_ITEMS` with a text the newest have neighbours.
-
-    Returns:
-        (n, n) weights, each row's sum 1; none for an item without text.
+        most: texts of each item, at most.
     """
-    return neighbours_weights(nearest_texts(text, first_day))
-
-
-def nearest_texts(text: Floats, first_day: NDArray[np.float64]) -> csr_array:
-    """(n, n) cosines of each item's text with those that are most like it; the arguments are those of `text_neighbours`."""
     n = len(text)
     told = np.flatnonzero(text.any(axis=1))
     told = np.sort(told[np.argsort(-first_day[told], kind="stable")[:MOST_TEXT_ITEMS]])
@@ -379,7 +373,7 @@ def nearest_texts(text: Floats, first_day: NDArray[np.float64]) -> csr_array:
     for start in range(0, len(told), TEXTS_AT_ONCE):
         near = packed.product(torch.from_numpy(own[start : start + TEXTS_AT_ONCE])).numpy()
         near[np.arange(len(near)), np.arange(start, start + len(near))] = 0.0
-        blocks.append(_strongest_of_dense(near, TEXT_NEIGHBOURS))
+        blocks.append(_strongest_of_dense(near, most))
     return _of_all(csr_array(vstack(blocks, format="csr")), told, n) if blocks else csr_array((n, n))
 
 
@@ -396,8 +390,16 @@ def with_later_texts(nearest: csr_array, text: Floats) -> csr_array:
     return nearest
 
 
-def neighbours_weights(nearest: csr_array) -> csr_array:
-    """(n, n) weights of the nearest texts of each item, by how like they are, each row's sum 1."""
+def text_neighbours(nearest: csr_array, there: NDArray[np.bool_] | None = None) -> csr_array:
+    """(n, n) weights of the nearest texts of each item, by how like they are, each row's sum 1.
+
+    Args:
+        nearest: (n, n) cosines (see `nearest_texts`).
+        there: (n,) items that can be a neighbour; by default all.
+    """
+    if there is not None:
+        nearest = only(nearest, there[nearest.indices])
+    nearest = strongest(nearest, TEXT_NEIGHBOURS)
     row, _ = entries(nearest)
     weights = np.exp(TEXT_SHARPNESS * (nearest.data.astype(np.float64) - 1.0))
     weights /= np.bincount(row, weights=weights, minlength=nearest.shape[0])[row]
@@ -411,33 +413,48 @@ def _cosine(pairs: Pairs) -> csr_array:
     values.data = values.data / np.where(norms == 0, 1.0, norms)[values.indices]
     by_item = csr_array(values.T)
 
-    def alike(rows: slice) -> csr_array:
-        found = csr_array(by_item[rows] @ values)
-        row, column = entries(found)
-        found.data[row + rows.start == column] = 0.0
-        return found
+    return _strongest_by_rows(lambda rows: _without_itself(csr_array(by_item[rows] @ values), rows), n)
 
-    return _strongest_by_rows(alike, n)
+
+def _without_itself(block: csr_array, rows: slice) -> csr_array:
+    """Some rows of an (n, n) matrix, with 0 in place of what an item says of itself."""
+    row, column = entries(block)
+    block.data[row + rows.start == column] = 0.0
+    return block
 
 
 def _transitions(pairs: Pairs) -> csr_array:
-    """How often an item (column) came within the next moments after another (row), the sooner the more."""
+    """How often an item (column) came with another (row) or in the next moments after it, the sooner the more.
+
+    What a moment holds has no order: each of its items counts by one over how many there are.
+    """
     n = pairs.shape[1]
-    rows, columns, weights = [], [], []
-    # Pairs of a user are newest first: the one some places on is the earlier one. A moment may hold several.
-    for span in range(1, 4 * TRANSITION_SPAN + 1):
-        distance = pairs.rank[span:] - pairs.rank[:-span]
-        kept = np.flatnonzero((pairs.user[span:] == pairs.user[:-span]) & (distance <= TRANSITION_SPAN))
-        distance, later, earlier = distance[kept], pairs.item[kept], pairs.item[kept + span]
-        together = distance == 0
-        rows += [earlier, later[together]]
-        columns += [later, earlier[together]]
-        weights += [1.0 / np.maximum(distance, 1), np.ones(int(together.sum()))]
-    cells = (np.concatenate(rows).astype(np.int32), np.concatenate(columns).astype(np.int32))
-    total: csr_array = coo_array((np.concatenate(weights), cells), shape=(n, n)).tocsr()
-    sums = np.asarray(total.sum(axis=1), dtype=np.float64).ravel()
-    total.data = total.data / np.repeat(sums + TRANSITION_PRIOR, np.diff(total.indptr))
-    return strongest(total, NEIGHBOURS)
+    kept = pairs.place < MOST_TOGETHER
+    user, rank, item = pairs.user[kept], pairs.rank[kept], pairs.item[kept]
+    new = np.append(True, (user[1:] != user[:-1]) | (rank[1:] != rank[:-1]))[: len(user)]
+    start = np.flatnonzero(new)
+    moments, of = len(start), user[start]
+    had: csr_array = coo_array((np.ones(len(item)), (np.cumsum(new) - 1, item)), shape=(moments, n)).tocsr()
+    sizes = np.diff(had.indptr)
+    share = csr_array((1.0 / np.repeat(sizes, sizes), had.indices, had.indptr), shape=had.shape)
+    # Moments of a user are newest first: the one some rows on is the earlier one.
+    earlier, later, weights = [np.arange(moments)], [np.arange(moments)], [np.ones(moments)]
+    for distance in range(1, TRANSITION_SPAN + 1):
+        newer = np.flatnonzero(of[distance:] == of[:-distance])
+        earlier.append(newer + distance)
+        later.append(newer)
+        weights.append(np.full(len(newer), 1.0 / distance))
+    cells = (np.concatenate(earlier), np.concatenate(later))
+    follows = coo_array((np.concatenate(weights), cells), shape=(moments, moments)).tocsr() @ share
+    by_item = csr_array(had.T)
+
+    def chances(rows: slice) -> csr_array:
+        found = _without_itself(csr_array(by_item[rows] @ follows), rows)
+        sums = np.asarray(found.sum(axis=1), dtype=np.float64).ravel()
+        found.data = found.data / np.repeat(sums + TRANSITION_PRIOR, np.diff(found.indptr))
+        return found
+
+    return _strongest_by_rows(chances, n)
 
 
 def _recent_users(lately: Histories) -> csr_array:

@@ -279,7 +279,7 @@ def trends_at(told: Told, ranking: Ranking, texts: Texts, hour: int) -> Ranking:
     items = told.items_at(hour)
     said = told.described.slice(0, items)
     traits = Traits.of(texts.vectors[:items], said["categories"].to_pylist(), said["creator_id"].to_pylist())
-    near = candidates.neighbours_weights(candidates.with_later_texts(texts.nearest, traits.texts))
+    near = candidates.text_neighbours(candidates.with_later_texts(texts.nearest, traits.texts))
     before, first_day = told.before(hour, items, liked=True), told.first_day[:items]
     sources = refreshed(ranking.sources, before, traits, near, first_day, told.day(hour))
     return Ranking(sources, ranking.ranker, told.items[:items])

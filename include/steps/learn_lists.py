@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from include.columns import Artefact
-from include.models.candidates import Relations, Sources, fit, relate, text_neighbours
+from include.models.candidates import Relations, Sources, fit, nearest_texts, relate, text_neighbours
+from include.models.factors import TEXT_NEIGHBOURS
 from include.models.histories import Histories
 from include.models.interests import MICROSECONDS_PER_DAY
 from include.models.pools import Pool, pool
@@ -36,6 +37,9 @@ ENOUGH_PAIRS = 1500
 MOST_WINDOWS = 24
 RELATED_WINDOWS = 4
 """Windows, at most, for which items' relations are learned once, as of the start of the oldest: it costs most of a window."""
+
+NEAREST = 2 * TEXT_NEIGHBOURS
+"""Texts that are looked for beside each, so that neighbours are left where some came later than a window's start."""
 
 HOURS_BETWEEN = 6.0
 """Between two windows, where trends are hourly, so that they begin at four hours in turns: what the last hour is worth depends on
@@ -63,7 +67,9 @@ class Past:
 
     histories: Histories
     item_ids: list[str]
-    near: csr_array
+    nearest: csr_array
+    """(n, n) cosines with the nearest texts, more of them than an item has neighbours: some came later than a window's start."""
+
     traits: Traits
     first_day: NDArray[np.float64]
     from_day: NDArray[np.float64]
@@ -73,6 +79,10 @@ class Past:
     def eligible(self, day: float) -> NDArray[np.bool_]:
         """(n,) items that were there and could be listed at a time."""
         return (self.first_day < day) & (self.from_day <= day) & (self.until_day > day)
+
+    def near(self, day: float) -> csr_array:
+        """(n, n) neighbours by text among the items that were there at a time."""
+        return text_neighbours(self.nearest, self.first_day < day)
 
 
 def in_days(moment: datetime) -> float:
@@ -101,7 +111,7 @@ def read_past(settings: Settings, state: dict[str, Any]) -> Past:
     return Past(
         histories=Histories(done.user[known], done.item[known], days(done.event_ts[known]), (len(users), len(ids))),
         item_ids=ids,
-        near=text_neighbours(texts, first_day),
+        nearest=nearest_texts(texts, first_day, NEAREST),
         traits=Traits.of(texts, items["categories"].to_pylist(), items["creator_id"].to_pylist()),
         first_day=first_day,
         from_day=np.nan_to_num(days(spans["available_from"].to_numpy()), nan=-np.inf),
@@ -110,20 +120,20 @@ def read_past(settings: Settings, state: dict[str, Any]) -> Past:
     )
 
 
-def _relate(settings: Settings, past: Past, day: float) -> Relations:
+def _relate(settings: Settings, past: Past, day: float, near: csr_array) -> Relations:
     factors = settings.item_factors
-    return relate(past.histories, past.near, past.first_day, day, factors=factors, seed=settings.seed)
+    return relate(past.histories, near, past.first_day, day, factors=factors, seed=settings.seed)
 
 
-def _fit(past: Past, relations: Relations, day: float, window_days: float) -> Sources:
+def _fit(past: Past, relations: Relations, near: csr_array, day: float, window_days: float) -> Sources:
     recent_days = max(7.0, window_days)
-    return fit(past.histories, relations, past.traits, past.first_day, day, recent_days=recent_days)
+    return fit(past.histories, relations, near, past.traits, past.first_day, day, recent_days=recent_days)
 
 
 def fit_sources(settings: Settings, past: Past, description: dict[str, Any]) -> str:
     """Fit the candidate sources as of the lists' T; returns the artefact's id."""
-    window = window_days(settings, past)
-    tensors = _fit(past, _relate(settings, past, past.day), past.day, window).tensors()
+    window, near = window_days(settings, past), past.near(past.day)
+    tensors = _fit(past, _relate(settings, past, past.day, near), near, past.day, window).tensors()
     return artefacts.write(
         settings, Artefact.SOURCES, tensors, {**description, "items": past.item_ids, "window_days": window}
     )
@@ -161,12 +171,13 @@ def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
     for back, start in enumerate(starts, 1):
         if back > settings.ranker.windows and users >= ENOUGH_PAIRS:
             break
+        near = past.near(start)
         if back > related:
             shared = known[back - 1 : len(starts)] >= SHARED_HISTORY * known[back - 1]
             related = back - 1 + int(shared[:RELATED_WINDOWS].sum())
-            relations = _relate(settings, past, starts[related - 1])
+            relations = _relate(settings, past, starts[related - 1], near)
         before = past.histories.before(start)
-        example = _example(settings, past, before, relations, start, length, random, repeats=repeats)
+        example = _example(settings, past, before, relations, near, start, length, random, repeats=repeats)
         if example is not None and example.users:
             found.append(example)
             users += example.users
@@ -185,6 +196,7 @@ def _example(
     past: Past,
     before: Histories,
     relations: Relations,
+    near: csr_array,
     start: float,
     length: float,
     random: np.random.Generator,
@@ -200,7 +212,7 @@ def _example(
         users = np.sort(random.choice(users, settings.ranker.users_per_window, replace=False))
     if len(users) == 0:
         return None
-    sources = _fit(past, relations, start, length)
+    sources = _fit(past, relations, near, start, length)
     pools = pool_in_blocks(sources, before.only(users), past.eligible(start), repeats=repeats)
     place = np.full(past.histories.shape[0], -1)
     place[users] = np.arange(len(users))
