@@ -39,7 +39,7 @@ from include.dag_defaults import (
     is_retry,
     nodes_to_show,
     run_step,
-    whole_hours,
+    span,
 )
 from include.errors import BadInput
 
@@ -77,7 +77,7 @@ def clean_behaviour_hourly() -> None:
         from include.steps.dry_run import dry_run
 
         def clean_interval(settings: Any) -> dict[str, Any]:
-            start, end = whole_hours(params["from"], params["to"]) or (data_interval_start, data_interval_end)
+            start, end = span(params["from"], params["to"]) or (data_interval_start, data_interval_end)
             if start is None:
                 raise BadInput("this run has no data interval: give it the params from and to")
             if params["dry_run"]:

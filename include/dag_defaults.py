@@ -101,11 +101,11 @@ def final_errors() -> Iterator[None]:
         raise AirflowFailException(str(error)) from error
 
 
-def whole_hours(start: str | None, end: str | None) -> tuple[datetime, datetime] | None:
+def span(start: str | None, end: str | None) -> tuple[datetime, datetime] | None:
     """The span of the params `from` and `to`, or None where neither is given.
 
     Raises:
-        BadInput: only one is given, one is no time, one is inside an hour, or they are the wrong way round.
+        BadInput: only one is given, or one is no time.
     """
     if not start and not end:
         return None
@@ -117,12 +117,7 @@ def whole_hours(start: str | None, end: str | None) -> tuple[datetime, datetime]
             time = datetime.fromisoformat(text)
         except ValueError as error:
             raise BadInput(f"param {name}: {text!r} is no ISO 8601 time") from error
-        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-        if time.minute or time.second or time.microsecond:
-            raise BadInput(f"param {name}: {text!r} is inside an hour, but batches are whole hours")
-        times.append(time)
-    if times[0] >= times[1]:
-        raise BadInput(f"param from ({start}) must be before param to ({end})")
+        times.append(time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC))
     return times[0], times[1]
 
 

@@ -159,6 +159,22 @@ def test_smoothed_relations_lend_to_items_of_little_evidence():
     np.testing.assert_allclose(found.smoothed.toarray(), expected, atol=1e-6)
 
 
+def test_of_too_many_items_those_used_most_lately_have_relations_by_ease():
+    """What was used most of all, long ago, is not among them."""
+    random = np.random.default_rng(8)
+    events = [
+        (user, item, when) for user in range(USERS) for item in range(20) for when in ((0, 1) if item < 10 else (1000,))
+    ]
+    user, item, day = (np.array(column) for column in zip(*events, strict=True))
+    some = random.random(len(user)) < 0.5
+    order = np.lexsort((item[some], day[some], user[some]))
+    known = Histories(user[some][order], item[some][order], day[some][order].astype(float), (USERS, ITEMS))
+    assert np.bincount(known.item)[:10].min() > np.bincount(known.item)[10:].max()
+    factors = ItemFactors(max_items=10, half_life_days=100.0, regularisation=1.0)
+    found = relate(known, near(), np.zeros(ITEMS), 1001.0, factors=factors, seed=0)
+    assert set(found.ease.nonzero()[0]) == set(range(10, 20))
+
+
 def test_the_cosine_looks_at_the_last_items_of_a_long_history(monkeypatch):
     monkeypatch.setattr(candidates, "MOST_TOGETHER", 3)
     pairs = Pairs.of(histories().before(DAY))

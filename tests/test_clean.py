@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -219,6 +219,17 @@ def test_a_span_is_cleaned_and_nothing_else(settings: Settings) -> None:
     clean(settings, hour(1), hour(2))
     assert rows(settings, "SELECT event_key FROM fct_interactions") == [("e1",)]
     assert [batch["state"] for batch in batches.stale_batches(settings)] == ["new", "new"]
+
+
+@pytest.mark.parametrize("step", [clean, dry_run])
+def test_a_span_of_no_whole_hours_or_the_wrong_way_round_is_refused(
+    settings: Settings, step: Callable[..., Any]
+) -> None:
+    put(settings, "events", 0, [event("e0", "u1", "i1")])
+    with pytest.raises(BadInput, match=r"from .*:30:00\+00:00 is inside an hour"):
+        step(settings, hour(0) + timedelta(minutes=30), hour(1))
+    with pytest.raises(BadInput, match="must be before"):
+        step(settings, hour(1), hour(0))
 
 
 # ---------------------------------------------------------------- stories, told at once in one home

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -83,6 +84,13 @@ def test_landing_and_the_rules_read_the_same_times_of_online_retail(settings: Se
         "12/01/10 08:26:00": first,
         "1/31/2010 23:59:59": "2010-01-31T23:59:59",
         "2/29/2012 0:00": "2012-02-29T00:00:00",
+        "1995": "1995-01-01T00:00:00",
+        "1995.": "1995-01-01T00:00:00",
+        "20101231": "2010-12-31T00:00:00",
+        "20101231.0": "2010-12-31T00:00:00",
+        "20101301": None,
+        "0000": None,
+        "100000000": "1973-03-03T09:46:40",
         "6/9/99 7:05": "1999-06-09T07:05:00",
         "6/9/69 7:05": "1969-06-09T07:05:00",
         "6/9/1000 7:05": "1000-06-09T07:05:00",
@@ -385,6 +393,41 @@ def test_the_real_stackexchange_and_ifdb_end_as_their_raw_files_say(tmp_path: Pa
     assert found == by_question
     left = query(settings, r"SELECT text FROM fct_user_texts WHERE regexp_matches(text, '^@\w') OR text LIKE '%<p>%'")
     assert left == []
+
+
+def test_what_data_frames_write_is_read_as_it_is_meant(settings: Settings, tmp_path: Path) -> None:
+    """Missing numbers as NaN, lists as Python shows them, years as numbers."""
+    frame = {
+        "item_id": ["a", "b", "c"],
+        "title": ["A", "B", "C"],
+        "categories": ["['Action', \"Children's\"]", "[]", '["x", "y"]'],
+        "published_at": [1995.0, float("nan"), 20010203.0],
+        "available_until": [2035, 9999, 20351231],
+    }
+    events = {
+        "user_id": [7.0, float("nan"), 7.0],
+        "item_id": ["a", "a", "b"],
+        "event_type": ["rating"] * 3,
+        "value": [4.0, 4.0, float("nan")],
+        "event_ts": [1_700_000_000] * 3,
+    }
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table(frame), tmp_path / "in" / "items.parquet")
+    pq.write_table(pa.table(events), tmp_path / "in" / "events.parquet")
+    with (tmp_path / "in" / "events.jsonl").open("w", encoding="utf-8") as file:
+        json.dump(
+            {"user_id": float("nan")} | {name: values[0] for name, values in events.items() if name != "user_id"}, file
+        )
+    land(settings, tmp_path / "in", format="canonical", progress=quiet)
+    rejected = clean(settings)["rows"]["events"]["rejected"]
+    assert rejected == {"missing_user": 2, "invalid_value": 1}
+    assert query(settings, "SELECT user_id, item_id FROM fct_interactions") == [("7.0", "a")]
+    found = query(settings, "SELECT item_id, categories, published_at, available_until FROM dim_items ORDER BY item_id")
+    assert found == [
+        ("a", ["Action", "Children's"], datetime(1995, 1, 1), datetime(2035, 1, 1)),
+        ("b", [], None, datetime(9999, 1, 1)),
+        ("c", ["x", "y"], datetime(2001, 2, 3), datetime(2035, 12, 31)),
+    ]
 
 
 # ---------------------------------------------------------------- the page

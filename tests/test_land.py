@@ -62,6 +62,13 @@ def values(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ("1709288430.0", datetime(2024, 3, 1, 10, 20, 30)),
         ("1.70928843e9", datetime(2024, 3, 1, 10, 20, 30)),
         ("1709288430000", datetime(2024, 3, 1, 10, 20, 30)),
+        ("1995", datetime(1995, 1, 1)),
+        ("1995.0", datetime(1995, 1, 1)),
+        ("9999", datetime(9999, 1, 1)),
+        ("20301231", datetime(2030, 12, 31)),
+        ("20301231.0", datetime(2030, 12, 31)),
+        ("20301301", None),
+        ("0000", None),
         ("12/1/2010 8:26", datetime(2010, 12, 1, 8, 26)),
         ("12/1/10 8:26", datetime(2010, 12, 1, 8, 26)),
         ("12/1/010 8:26", None),
@@ -123,6 +130,14 @@ def test_the_hour_of_arrival_can_be_given(settings: Settings, tmp_path: Path) ->
     at = datetime(2024, 5, 6, 7, 59)
     done = land(settings, samples.canonical(tmp_path / "in"), format="canonical", arrival=at, progress=quiet)
     assert done["files"] == [f"{table}/dt=2024-05-06/hr=07/{table}.parquet" for table in LANDED_TABLES]
+    assert (done["replaced"], done["ignored"]) == ([], [])
+
+
+def test_what_a_folder_holds_besides_is_named(settings: Settings, tmp_path: Path) -> None:
+    folder = samples.canonical(tmp_path / "in")
+    samples.write(folder / "products.csv", samples.items(3))
+    (folder / "readme.txt").write_text("x", "utf-8")
+    assert land(settings, folder, format="canonical", progress=quiet)["ignored"] == ["products.csv"]
 
 
 def test_landing_the_same_again_changes_nothing_and_a_new_content_replaces(settings: Settings, tmp_path: Path) -> None:
@@ -133,7 +148,8 @@ def test_landing_the_same_again_changes_nothing_and_a_new_content_replaces(setti
     assert landing.batches(settings) == [before]
     rows = samples.events(30)
     rows[0]["user_id"] = "somebody else"
-    land(settings, samples.write(path, rows), format="canonical", progress=quiet)
+    done = land(settings, samples.write(path, rows), format="canonical", progress=quiet)
+    assert done["replaced"] == done["files"]
     (after,) = landing.batches(settings)
     assert [file.name for file in after.files] == ["events.csv"]
     assert after.fingerprint != before.fingerprint

@@ -422,6 +422,16 @@ def test_a_backup_lacks_what_was_taken_out_of_landing_meanwhile(settings, tmp_pa
     assert [file.name for file in tmp_path.glob("*.tar*")] == ["home.tar"], "nothing half written stays"
 
 
+def test_a_backup_holds_what_was_moved_elsewhere_and_linked(settings, tmp_path):
+    events = settings.landing / "events"
+    events.rename(tmp_path / "another_disk")
+    events.symlink_to(tmp_path / "another_disk")
+    landed = {file.relative_to(settings.home).as_posix() for file in events.rglob("*.*") if file.is_file()}
+    backup(settings, tmp_path / "home.tar")
+    assert landed
+    assert landed <= backups.check(tmp_path / "home.tar")["files"].keys()
+
+
 def test_a_backup_lacks_a_folder_that_was_taken_out_of_landing_while_it_looked(settings, tmp_path, monkeypatch):
     looked = os.scandir
 

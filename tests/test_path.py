@@ -150,6 +150,19 @@ def test_the_default_as_of_is_the_end_of_the_last_arrival_hour(shop):
     assert shop[1]["update"]["as_of"] == (LATER + timedelta(hours=1)).isoformat()
 
 
+def test_a_file_without_a_readable_time_does_not_move_the_default_as_of(tmp_path):
+    settings = Settings(home=tmp_path / "home")
+    land(settings, samples.write(tmp_path / "events.jsonl", samples.events(9)), format="canonical")
+    cleaned(settings)
+    with lake.connect(settings) as connection:
+        before = behaviour.default_as_of(connection, lake.gated_snapshot(settings))
+    rows = [{**row, "event_ts": "08.01.2010 10:00"} for row in samples.events(3)]
+    land(settings, samples.write(tmp_path / "unreadable.jsonl", rows), format="canonical", table="events")
+    cleaned(settings)
+    with lake.connect(settings) as connection:
+        assert behaviour.default_as_of(connection, lake.gated_snapshot(settings)) == before
+
+
 def test_everyone_has_a_full_list_of_unseen_available_items(shop):
     settings, made = shop
     found = lists(settings, made["first"])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from include.models.interests import unit
-from include.models.peers import PEERS, TEXT, History
+from include.models.peers import PEERS, TEXT, History, best_items
 
 
 def test_frozen_text_orders_items_by_the_cosine_to_the_mean_of_a_users_own():
@@ -23,3 +23,16 @@ def test_frozen_text_orders_items_by_the_cosine_to_the_mean_of_a_users_own():
                 later = sum(other < own for other in last.values())
                 mean += text[one] / (later + 1) ** setting["power"]
             np.testing.assert_allclose(values[who], text @ mean, atol=1e-5)
+
+
+def test_the_best_items_are_those_of_a_plain_sort_also_where_most_are_equal():
+    random = np.random.default_rng(5)
+    scores = random.integers(-1, 2, (30, 40)) * 1.0
+    scores[:10] = 0.0
+    scores[random.random(scores.shape) < 0.3] = -np.inf
+    scores[7] = -np.inf
+    scores[8, 3:] = -np.inf
+    for most in (1, 5, 40, 50):
+        for row, found in zip(scores, best_items(scores, most), strict=True):
+            listed = sorted(np.flatnonzero(row > -np.inf), key=lambda item, row=row: (-row[item], item))[:most]
+            assert found.tolist() == listed + [-1] * (most - len(listed))

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from include.errors import BadInput
-from include.settings import Settings
+from include.settings import Retention, Settings
+from include.steps.backup import backup
 from include.steps.chain import STEPS
 from include.steps.clean import clean
 from include.steps.gate_lake import gate_lake
 from include.steps.land import land
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
+from include.steps.prune import prune
 from include.steps.publish import Overtaken, publish
 from include.steps.publish_on_newest import publish_on_newest
+from include.steps.restore import restore
 from include.stores import landing, publications
 from tests import samples
 from tests.test_incremental import published
@@ -119,9 +122,9 @@ def test_an_hour_that_has_not_begun_is_refused(settings: Settings, tmp_path: Pat
         clean(settings)
 
 
-@pytest.mark.parametrize("again", ["its retry", "the next update"])
+@pytest.mark.parametrize("again", ["its retry", "the next update", "one after maintenance", "one of its backup"])
 def test_a_run_that_was_killed_before_its_switch_serves(
-    home: Settings, monkeypatch: pytest.MonkeyPatch, again: str
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
     update = stepped(home, plan_update(home))
     with monkeypatch.context() as patched:
@@ -134,6 +137,12 @@ def test_a_run_that_was_killed_before_its_switch_serves(
     if again == "its retry":
         assert publish_on_newest(home, update)["serving"]
     else:
+        if again == "one after maintenance":
+            prune(home.model_copy(update={"retention": Retention(grace_hours=1e-9)}))
+        if again == "one of its backup":
+            backup(home, tmp_path / "home.tar")
+            home = Settings(home=tmp_path / "elsewhere")
+            restore(home, tmp_path / "home.tar")
         assert plan_update(home)["candidate"] is None, "nothing changed since"
     assert publications.serving_id(home) == written["id"]
     assert publications.of_candidate(home, update) is not None, "nothing of it is left to do"
@@ -141,6 +150,31 @@ def test_a_run_that_was_killed_before_its_switch_serves(
 
 def interrupted(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_rebuild_does_not_take_fresh_lists_back(home: Settings) -> None:
+    """An update at midnight has the lists of the day before, and T and the lake of the day's lists."""
+    update = publish_on_newest(home, stepped(home, plan_update(home)))
+    fresh = publish_on_newest(home, stepped(home, plan_recommend(home)))
+    assert (fresh["as_of"], fresh["serving"]) == (update["as_of"], True)
+    rebuilt = publish_on_newest(home, stepped(home, plan_rebuild(home, publication=update["publication"])))
+    assert not rebuilt["serving"]
+    newest = publications.newest(home)
+    assert newest is not None
+    assert newest["id"] == publications.serving_id(home) == fresh["publication"]
+    again = publish_on_newest(home, stepped(home, plan_rebuild(home, publication=fresh["publication"])))
+    assert again["serving"], "it knows as much as what serves"
+
+
+def test_a_t_that_lies_ahead_is_refused(home: Settings) -> None:
+    later = datetime.fromisoformat("2999-01-01T00:00:00+00:00")
+    for plan in (
+        lambda: plan_update(home, later),
+        lambda: plan_recommend(home, later, beyond_data=True),
+        lambda: plan_rebuild(home, later),
+    ):
+        with pytest.raises(BadInput, match=r"T 2999-01-01T00:00:00.* lies ahead"):
+            plan()
 
 
 def test_a_rebuild_of_an_older_lake_does_not_take_a_correction_back(home: Settings, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ import pytest
 from include.errors import GateFailed
 from include.settings import Gates, Settings, Surface
 from include.steps.check_served import check_served, judge_served
-from include.steps.clean import build, prepare
+from include.steps.clean import build, clean, prepare
 from include.steps.doctor import doctor
 from include.steps.gate_lake import gate_lake
 from include.steps.land import land
 from include.steps.maintain import maintain
 from include.steps.plan import plan_recommend, plan_update
 from include.steps.score_served import CannotScore, _publication, score_served
-from include.stores import behaviour, lake, list_quality, publications
+from include.stores import behaviour, lake, landing, list_quality, publications
 from include.stores.lock import writing
 from tests import samples
 from tests.test_path import cleaned, include, lists, published
@@ -180,7 +181,7 @@ def test_lists_that_are_shorter_are_held_against_as_many_popular_items(shop) -> 
 def test_what_came_from_a_list_is_counted_where_the_day_cannot_be_scored(shop, monkeypatch) -> None:
     settings, _, good = shop
     written: list[dict[str, pa.Table]] = []
-    monkeypatch.setattr(list_quality, "write", lambda _, tables: written.append(tables))
+    monkeypatch.setattr(list_quality, "write", lambda _, tables, emptied: written.append(tables))
     elsewhere = settings.model_copy(update={"surfaces": (Surface(name="elsewhere"),)})
     assert GOOD.date().isoformat() in score_served(elsewhere, again=1)["skipped"]
     (tables,) = written
@@ -223,8 +224,9 @@ def test_what_served_when_the_day_began_is_scored(settings, monkeypatch) -> None
     """By the record of switches; a rollback, and a publication that is gone, too."""
     day = datetime(2020, 1, 5, tzinfo=UTC)
     entries = [
-        {"id": name, "as_of": f"2020-01-0{n}T00:00:00+00:00", "lake_snapshot": n, "made_at": str(n)}
+        {"id": name, "made_at": str(n)} | {"lists": knows} | knows
         for n, name in ((3, "old"), (4, "new"))
+        for knows in [{"as_of": f"2020-01-0{n}T00:00:00+00:00", "lake_snapshot": n}]
     ]
     switches: list[dict[str, Any]] = []
     monkeypatch.setattr(publications, "manifests", lambda _: entries)
@@ -243,6 +245,22 @@ def test_what_served_when_the_day_began_is_scored(settings, monkeypatch) -> None
     switches.append({"at": "2020-01-05T02:00:00+00:00", "to": "gone"})
     with pytest.raises(CannotScore, match="gone, which served, is gone"):
         chosen(day + timedelta(days=1))
+
+
+def test_a_day_of_which_nothing_is_left_loses_its_score(shop, tmp_path) -> None:
+    whole, *_ = shop
+    shutil.copytree(whole.home, tmp_path / "home")
+    settings = whole.model_copy(update={"home": tmp_path / "home"})
+    before = {row["day"] for row in history(settings)}
+    assert before == {GOOD.date(), BAD.date()}
+    shutil.rmtree(landing.folder(settings, "events", GOOD).parent)
+    clean(settings, GOOD, BAD)
+    gate_lake(settings)
+    summary = score_served(settings, again=2)
+    assert "no user" in summary["skipped"][GOOD.date().isoformat()]
+    assert {row["day"] for row in history(settings)} == {BAD.date()}
+    clicks = list_quality.read(settings, list_quality.CLICKS, 99).to_pylist()
+    assert GOOD.date() not in {row["day"] for row in clicks}
 
 
 def test_dbt_tests_the_history(shop) -> None:

@@ -32,13 +32,17 @@
     )
 {%- endmacro %}
 
-{# ISO 8601 with or without a zone, seconds or milliseconds since 1970; in UTC, whatever the zone of the session. Years
-   1 to 9999. include/stores/formats/times.py reads the same language: change both. #}
+{# ISO 8601 with or without a zone, a year, a day as 20101231, else seconds or milliseconds since 1970; in UTC, whatever
+   the zone of the session. Years 1 to 9999. include/stores/formats/times.py reads the same language: change both. #}
 {% macro utc_time(column) -%}
     {%- set clock = '[Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]{1,9})?)?' -%}
     {%- set offset = '([+-])(0[0-9]|1[0-5]):?([0-5][0-9])?' -%}
     {%- set time -%}
         case
+            when regexp_full_match({{ column }}, '[0-9]{4}([.]0*)?')
+                then try_cast(left({{ column }}, 4) || '-01-01' as timestamp)
+            when regexp_full_match({{ column }}, '[0-9]{8}([.]0*)?')
+                then try_cast(regexp_replace({{ column }}, '^(....)(..)(..).*$', '\1-\2-\3') as timestamp)
             when regexp_full_match({{ column }}, '-?[0-9]{1,16}([.][0-9]*)?([eE][+]?[0-9]{1,2})?')
                 then case
                     when abs(try_cast({{ column }} as double)) < 1e11

@@ -240,7 +240,7 @@ def relate(
     pairs = Pairs.of(known)
     counts = np.bincount(known.item, minlength=n).astype(np.float32)
     marks = pairs.matrix(np.ones(len(pairs.item), dtype=np.float32), np.ones(len(pairs.item), dtype=bool))
-    used = _most_used(counts, factors.max_items)
+    used = _most_used(popularity(known, day, (factors.half_life_days,))[0], counts, factors.max_items)
     matrix = item_to_item(csr_array(marks[:, used]), factors.regularisation, np.float32)
     ease = _of_all(_strongest_of_dense(matrix, NEIGHBOURS), used, n)
     had_by = np.bincount(marks.indices, minlength=n).astype(np.float64)
@@ -326,10 +326,10 @@ def _strongest_of_dense(matrix: NDArray[np.floating], most: int) -> csr_array:
     return csr_array((values[kept], columns[kept], indptr), shape=matrix.shape)
 
 
-def _most_used(counts: NDArray[np.floating], most: int) -> Ints:
-    """The most used items, sorted; those that nobody used are not among them."""
-    used = np.sort(np.lexsort((np.arange(len(counts)), -counts))[:most])
-    return used[counts[used] > 0]
+def _most_used(decayed: NDArray[np.float64], counts: NDArray[np.floating], most: int) -> Ints:
+    """Of the items that somebody used the most used by decayed counts, sorted, as item factors are learned of."""
+    used = np.flatnonzero(counts > 0)
+    return np.sort(used[np.argsort(-decayed[used], kind="stable")[:most]])
 
 
 def _of_all(matrix: csr_array, used: Ints, n: int) -> csr_array:

@@ -252,7 +252,12 @@ def best_items(scores: Floats, most: int) -> Ints:
     if items == 0:
         return found
     last = np.partition(scores, items - min(most, items), axis=1)[:, items - min(most, items)]
-    row, item = np.nonzero((scores >= last[:, None]) & (scores > -np.inf))
+    better, equal = scores > last[:, None], (scores == last[:, None]) & (scores > -np.inf)
+    # Where few items have a score all others are equal: no more of them than find a place.
+    room = most - better.sum(axis=1)
+    crowded = np.flatnonzero(equal.sum(axis=1) > room)
+    equal[crowded] &= np.cumsum(equal[crowded], axis=1, dtype=np.int32) <= room[crowded, None]
+    row, item = np.nonzero(better | equal)
     order = np.lexsort((item, -scores[row, item], row))
     row, item = row[order], item[order]
     rank = places(np.bincount(row, minlength=rows))

@@ -162,7 +162,8 @@ def product_settings(settings: Settings, plan: Plan, folder: Path) -> Settings:
     listed = surface.model_copy(update={"length": max(surface.length, plan["k"])})
     length = settings.ranker.window_days or duration(plan["every"]) / timedelta(days=1)
     ranker = settings.ranker.model_copy(update={"window_days": length})
-    return settings.model_copy(update={"surfaces": (listed,), "ranker": ranker, "shards": 1}).beside(folder)
+    changes = {"surfaces": (listed,), "ranker": ranker, "shards": 1, "seed": plan["seed"]}
+    return settings.model_copy(update=changes).beside(folder)
 
 
 def embed_history(settings: Settings, plan: Plan) -> dict[str, Any]:

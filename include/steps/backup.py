@@ -5,7 +5,8 @@ from typing import Any
 
 from include.errors import BadInput
 from include.settings import Settings
-from include.stores import backups, lake, versions
+from include.steps.publish import finish
+from include.stores import backups, lake, publications, versions
 from include.stores.lock import writing
 
 
@@ -25,6 +26,9 @@ def backup(settings: Settings, out: Path) -> dict[str, Any]:
         raise BadInput(f"{out} is there already: name another file")
     if out.resolve().is_relative_to(settings.home.resolve()):
         raise BadInput(f"{out} is inside the home that it would hold: name a file elsewhere, best on another disk")
+    newest = publications.newest(settings)
+    if newest is not None:
+        finish(settings, newest)  # a backup holds no candidates, by which it is known that a switch is left to do
     with writing(settings):
         version = versions.version(settings)
         if version is None or backups.occupied(settings) is None:

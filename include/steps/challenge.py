@@ -204,7 +204,7 @@ def approve(settings: Settings, publication: str, by: str, reason: str = "") -> 
             _refuse_to_switch(settings, line)
             newest, serving = publications.newest_of(settings, line), publications.serving(settings)
             assert newest is not None
-            if publications.age(newest) < publications.age(serving):
+            if publications.knows(newest) < publications.knows(serving):
                 continue  # a run published meanwhile
             confirm()
             why = publications.because(f"{publication} approved by {by}", reason)

@@ -64,7 +64,16 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
 def choose(
     settings: Settings, start: datetime | None, end: datetime | None
 ) -> tuple[list[batches.Stale], list[batches.Stale]]:
-    """The stale batches that a clean of a span takes, and those that it leaves: those without files where no span is given."""
+    """The stale batches that a clean of a span takes, and those that it leaves: those without files where no span is given.
+
+    Raises:
+        BadInput: the span begins or ends inside an hour, or ends before it begins.
+    """
+    for name, moment in (("from", start), ("to", end)):
+        if moment is not None and (moment.minute or moment.second or moment.microsecond):
+            raise BadInput(f"{name} {moment.isoformat()} is inside an hour, but batches are whole hours")
+    if start is not None and end is not None and start >= end:
+        raise BadInput(f"from {start.isoformat()} must be before to {end.isoformat()}")
     found = batches.stale(settings, start, end)
     if start is not None or end is not None:
         return found, []

@@ -19,7 +19,7 @@ from include.stores import files as stored
 from include.stores import landing
 from include.stores.formats import staged
 from include.stores.formats.progress import Progress
-from include.stores.formats.rows import Chunk, read
+from include.stores.formats.rows import Chunk, kind_of, read
 from include.stores.formats.sources import Source, landed_name, sources
 from include.stores.formats.staged import UNREADABLE, Spool, Staged
 from include.stores.formats.times import hour_of, usable
@@ -58,7 +58,9 @@ def land(
 
     Returns:
         `files` (relative to the landing folder, sorted), `rows` and `unreadable` (landed, by table), `left_out` (event rows
-        outside `events_from` and `events_to`), `hours` ([first, last] arrival hour, ISO 8601).
+        outside `events_from` and `events_to`), `hours` ([first, last] arrival hour, ISO 8601), `replaced` (those of the files in
+        whose place others of the same name were) and `ignored` (files of a folder that are not of the format, though of a kind
+        that can be read).
 
     Raises:
         BadInput: an option is unusable, or a file cannot be read or is not of the format; names file, position and what to do.
@@ -85,7 +87,7 @@ def land(
             for source in found:
                 work.stage(source)
             files = work.files()
-            _put_in_place(settings, files, replace)
+            replaced = _put_in_place(settings, files, replace)
     except OSError as error:
         raise BadInput(f"{path}: could not be landed: {error}") from error
     finally:
@@ -97,7 +99,15 @@ def land(
         "unreadable": dict(work.unreadable),
         "left_out": work.left_out,
         "hours": [hours[0].isoformat(), hours[-1].isoformat()] if hours else [],
+        "replaced": sorted(target.relative_to(settings.landing).as_posix() for target in replaced),
+        "ignored": _ignored(path, found),
     }
+
+
+def _ignored(path: Path, found: list[Source]) -> list[str]:
+    taken = {source.path for source in found}
+    files = path.iterdir() if path.is_dir() else ()
+    return sorted(readable(file.name) for file in files if kind_of(file) and file.is_file() and file not in taken)
 
 
 @dataclass
@@ -244,9 +254,10 @@ class _Work:
         self.left_out += left_out
 
 
-def _put_in_place(settings: Settings, files: list[Staged], replace: bool) -> None:
-    """Rename the staged files into their batches; no cleaning run sees half of them."""
+def _put_in_place(settings: Settings, files: list[Staged], replace: bool) -> list[Path]:
+    """Rename the staged files into their batches; no cleaning run sees half of them. Returns where others were before."""
     targets: set[Path] = set()
+    replaced: list[Path] = []
     for file in files:
         target = _target(settings, file)
         if target in targets:
@@ -257,6 +268,8 @@ def _put_in_place(settings: Settings, files: list[Staged], replace: bool) -> Non
             target = _target(settings, file)
             # The same content again leaves the batch untouched, so that nothing is cleaned again for it.
             if not _holds(settings, target, file.path):
+                if target.is_file():
+                    replaced.append(target)
                 stored.put(file.path, target)
             # What could not be read in an earlier delivery of this file is no longer part of it.
             earlier = target.with_name(target.name.removesuffix(".parquet") + UNREADABLE)
@@ -267,6 +280,7 @@ def _put_in_place(settings: Settings, files: list[Staged], replace: bool) -> Non
                 for other in sorted(parent.rglob("*")):
                     if other.is_file() and other not in targets and not landing.is_ignored(other.name):
                         other.unlink()
+    return replaced
 
 
 def _holds(settings: Settings, target: Path, content: Path) -> bool:

@@ -23,6 +23,8 @@ from include.stores import artefacts, behaviour, lake, publications, vectors
 log = logging.getLogger(__name__)
 
 NOT_LATE = timedelta(0)
+AHEAD = timedelta(hours=2)
+"""So far may T be ahead of the clock: the end of an hour that has begun, by a clock that is an hour fast."""
 
 
 def hourly_trends(settings: Settings) -> bool:
@@ -68,7 +70,7 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
                 f"for {as_of.isoformat()} run `python -m include recommend --as-of {as_of.isoformat()}`"
             )
         why = _why_full(settings, connection, base, snapshot)
-        if base is not None and why is None and (as_of, snapshot) == publications.age(base):
+        if base is not None and why is None and (as_of, snapshot) == publications.knows(base):
             return _nothing(base)
         return _plan(settings, connection, "update", as_of, snapshot, base, why, relist=_relist(settings))
 
@@ -207,7 +209,7 @@ def plan_catching_up(settings: Settings, line: str) -> dict[str, Any]:
         )
         why = _why_full(settings, connection, base, snapshot)
         listed_later = _moment(serving["lists"]["as_of"]) > _moment(base["lists"]["as_of"])
-        if why is None and not listed_later and (as_of, snapshot) == publications.age(base):
+        if why is None and not listed_later and (as_of, snapshot) == publications.knows(base):
             return _nothing(base)
         relist, challenger = "all" if listed_later else _relist(settings), base["challenger"]
         return _plan(settings, connection, "update", as_of, snapshot, base, why, relist=relist, challenger=challenger)
@@ -387,7 +389,16 @@ def _plan(
     source: publications.Manifest | None = None,
     challenger: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Plan a run of a line, by default the base's; it builds on the base unless something says why it cannot."""
+    """Plan a run of a line, by default the base's; it builds on the base unless something says why it cannot.
+
+    Raises:
+        BadInput: T lies ahead.
+    """
+    if as_of > datetime.now(UTC) + AHEAD:
+        raise BadInput(
+            f"T {as_of.isoformat()} lies ahead: what is published goes forward only, so nothing later would take its place "
+            "until then; name a time that has come"
+        )
     line = line or _line(base)
     if why_full:
         base = None

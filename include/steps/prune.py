@@ -60,7 +60,10 @@ class Plan:
 def plan_pruning(settings: Settings) -> Plan:
     """What retention lets go of now."""
     old = datetime.now(UTC) - grace(settings)
-    stopped = [name for name, _, last in publications.candidates(settings) if last <= old]
+    newest = publications.newest(settings)
+    # One whose manifest is written has only its switch left, which the next plan makes.
+    unfinished = None if newest is None else newest["candidate"]
+    stopped = [name for name, _, last in publications.candidates(settings) if last <= old and name != unfinished]
     why = _reasons(settings, set(stopped))
     going = [name for name, reason in why.items() if reason is None]
     return Plan(going, stopped, {name: reason for name, reason in why.items() if reason is not None})

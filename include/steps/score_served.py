@@ -51,6 +51,7 @@ def score_served(settings: Settings, again: int = 0) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     clicks: list[tuple[Any, ...]] = []
     skipped: dict[str, str] = {}
+    emptied: set[date] = set()
     for start in starts:
         with lake.connect(settings) as connection:
             named = behaviour.shown_items(connection, snapshot, start, start + DAY)
@@ -59,10 +60,12 @@ def score_served(settings: Settings, again: int = 0) -> dict[str, Any]:
         except CannotScore as reason:
             log.info("%s is not scored: %s", start.date(), reason)
             skipped[start.date().isoformat()] = str(reason)
+            if isinstance(reason, NothingToScore):
+                emptied.add(start.date())
             if all(publication is None for publication, *_ in named):
                 continue
         clicks += [(start.date(), *row) for row in named]
-    if rows or clicks:
+    if rows or clicks or emptied & done:
         schemas = list_quality.SCHEMAS
         columns = list(zip(*clicks, strict=True)) or [()] * 4
         tables = {
@@ -70,12 +73,16 @@ def score_served(settings: Settings, again: int = 0) -> dict[str, Any]:
             list_quality.CLICKS: pa.table(columns, schema=schemas[list_quality.CLICKS]),
         }
         with writing(settings):
-            list_quality.write(settings, tables)
+            list_quality.write(settings, tables, emptied)
     return {"scored": sorted({row["day"].isoformat() for row in rows}), "skipped": skipped}
 
 
 class CannotScore(Exception):
-    """A day whose lists cannot be scored; the message says why."""
+    """A day whose lists cannot be scored; the message says why. A score that it has stays."""
+
+
+class NothingToScore(CannotScore):
+    """A day on which, by the data as they are now, nobody did anything that lists can be held against: it has no score."""
 
 
 def _publication(settings: Settings, start: datetime) -> publications.Manifest:
@@ -97,7 +104,7 @@ def _publication(settings: Settings, start: datetime) -> publications.Manifest:
     known = [entry for entry in entries if publications.line_of(entry) == line and _as_of(entry) <= start]
     if not known:
         raise CannotScore("no publication was there yet")
-    return max(known, key=lambda entry: (_as_of(entry), entry["lake_snapshot"], entry["made_at"]))
+    return max(known, key=publications.order)
 
 
 def _as_of(entry: publications.Manifest) -> datetime:
@@ -122,7 +129,7 @@ def _score_day(settings: Settings, snapshot: int, start: datetime) -> list[dict[
         if then.users:
             rows += _score(settings, entry, surface, start.date(), known, then)
     if not rows:
-        raise CannotScore("no user with a history used a known item that was new to them")
+        raise NothingToScore("no user with a history used a known item that was new to them")
     return rows
 
 

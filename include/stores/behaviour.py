@@ -61,13 +61,15 @@ def has_changes(connection: duckdb.DuckDBPyConnection, since: int, snapshot: int
 
 
 def default_as_of(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datetime:
-    """The default T: the end of the last arrival hour of events that the snapshot holds.
+    """The default T: the end of the last arrival hour of which the snapshot holds an event.
+
+    Rejected rows are none: a file without a readable time lands in the hour in which it comes.
 
     Raises:
         BadInput: the snapshot holds no events.
     """
     found = connection.execute(
-        f"SELECT max(arrival_hour) FROM {at('int_batches', snapshot)} WHERE landed_table = 'events' AND n_landed > 0"
+        f"SELECT max(arrival_hour) FROM {at(Mart.BATCHES, snapshot)} WHERE landed_table = 'events' AND landed > rejected"
     ).fetchone()
     if found is None or found[0] is None:
         raise BadInput("the lake holds no events yet: land some, clean them, and try again")

@@ -195,7 +195,7 @@ def last_written(path: Path) -> float | None:
 
 
 def inside(folder: Path) -> Iterator[Path]:
-    """The files in a folder of this machine, at any depth; folders that vanish meanwhile have none."""
-    for found, _, names in os.walk(folder):
+    """The files in a folder of this machine, at any depth, also behind links; folders that vanish meanwhile have none."""
+    for found, _, names in os.walk(folder, followlinks=True):
         for name in names:
             yield Path(found) / name

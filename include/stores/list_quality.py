@@ -5,6 +5,7 @@ interactions named as where they came from. They are written beside the behaviou
 which whoever waits for the gate passes it over (`lake.newest_of`): nothing that vectors or lists are made of changes with it.
 """
 
+from collections.abc import Collection
 from datetime import date
 
 import pyarrow as pa
@@ -37,12 +38,13 @@ SCHEMAS = {
 }
 
 
-def write(settings: Settings, tables: dict[str, pa.Table]) -> None:
+def write(settings: Settings, tables: dict[str, pa.Table], emptied: Collection[date] = ()) -> None:
     """Add rows to both tables, in the place of whatever their days had, in one commit. The caller holds the writer's lock.
 
     Args:
         settings: where the lake is.
         tables: rows of `SCHEMAS`, by table.
+        emptied: days whose rows go, too, whether or not others come.
     """
     with lake.connect(settings, read_only=False) as connection:
         connection.begin()
@@ -50,7 +52,10 @@ def write(settings: Settings, tables: dict[str, pa.Table]) -> None:
             connection.register("scored", tables[name])
             connection.register("of_schema", schema.empty_table())
             connection.execute(f"CREATE TABLE IF NOT EXISTS {name} AS SELECT * FROM of_schema")
-            connection.execute(f"DELETE FROM {name} WHERE day IN (SELECT DISTINCT day FROM scored)")
+            connection.execute(
+                f"DELETE FROM {name} WHERE day IN (SELECT DISTINCT day FROM scored) OR list_contains(?::date[], day)",
+                [sorted(emptied)],
+            )
             connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM scored")
             connection.unregister("scored")
             connection.unregister("of_schema")

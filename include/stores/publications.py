@@ -320,18 +320,24 @@ def newest(settings: Settings) -> Manifest | None:
     return newest_of(settings, serving_line(settings))
 
 
-def age(entry: Manifest) -> tuple[datetime, int]:
-    """T and the lake snapshot: of two publications of a line, the one whose pair is greater knows more."""
+def knows(entry: Manifest) -> tuple[datetime, int]:
+    """T and the lake snapshot."""
     return datetime.fromisoformat(entry["as_of"]), int(entry["lake_snapshot"])
 
 
+def age(entry: Manifest) -> tuple[tuple[datetime, int], tuple[datetime, int]]:
+    """What a publication knows, then what its lists know: of two of a line, the greater one is not to give way."""
+    return knows(entry), knows(entry["lists"])
+
+
+def order(entry: Manifest) -> tuple[Any, str]:
+    """By age, then by when they were made: the greatest of a line is its newest."""
+    return age(entry), entry["made_at"]
+
+
 def newest_of(settings: Settings, line: str | None) -> Manifest | None:
-    """The newest of a line: the publication that was made last among those with the latest T."""
-    return max(
-        (entry for entry in manifests(settings) if line_of(entry) == line),
-        key=lambda entry: (age(entry), entry["made_at"]),
-        default=None,
-    )
+    """The newest of a line: the publication that was made last among those that know most."""
+    return max((entry for entry in manifests(settings) if line_of(entry) == line), key=order, default=None)
 
 
 def serve(settings: Settings, name: str, why: str, *, pin: bool) -> dict[str, Any]:

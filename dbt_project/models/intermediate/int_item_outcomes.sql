@@ -41,21 +41,32 @@ changes as (
     from deliveries
 ),
 
--- The first holds from its own date on; if that only comes after the next one arrived, it never holds.
 dated as (
     select
         *,
+        coalesce(published_at, available_from) as own_date,
         row_number() over (partition by item_id, is_change order by arrival_hour) as place,
         lead(arrival_hour) over (partition by item_id, is_change order by arrival_hour) as next_arrival
     from changes
 ),
 
+-- The first holds from its own date on. If that only comes after the next one arrived it never holds, and the next one,
+-- whose date may lie ahead as well, is the first.
 kept as (
     select
         *,
-        is_change
-        and not coalesce(place = 1 and coalesce(published_at, available_from) >= next_arrival, false) as is_kept
+        is_change and not bool_and(coalesce(own_date >= next_arrival, false)) over (
+            partition by item_id, is_change
+            order by arrival_hour
+        ) as is_kept
     from dated
+),
+
+numbered as (
+    select
+        *,
+        case when is_kept then row_number() over (partition by item_id, is_kept order by arrival_hour) end as version
+    from kept
 )
 
 select
@@ -63,10 +74,14 @@ select
     {{ columns }},
     case when is_kept then 'kept' else 'superseded' end as outcome,
     cast(null as varchar) as reason,
-    case when is_kept then row_number() over (partition by item_id, is_kept order by arrival_hour) end as version,
-    case when is_kept and place = 1 then coalesce(published_at, available_from) else arrival_hour end as declared_from,
-    is_kept and place = 1 as is_first
-from kept
+    version,
+    case
+        when version = 1 and place = 1 then own_date
+        when version = 1 then greatest(arrival_hour, own_date)
+        else arrival_hour
+    end as declared_from,
+    coalesce(version = 1, false) as is_first
+from numbered
 union all by name
 select
     'items' as landed_table,

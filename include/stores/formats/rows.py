@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from include.errors import BadInput
@@ -247,7 +248,15 @@ def _json_rows(lines: _Lines, columns: dict[str, None]) -> Iterator[_Row]:
             yield _json_row(line, columns)
 
 
-_decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).decode
+MEASURES = frozenset({"value", "price"})
+"""Columns whose NaN the rules refuse. In others a number that is none stands for nothing, as data frames write it."""
+
+
+class _Constant(str):
+    """JSON's `NaN` or `Infinity`, which is no text."""
+
+
+_decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_Constant).decode
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -262,7 +271,7 @@ def _json_row(line: bytes, columns: dict[str, None]) -> _Row:
         values = _decode(text)
         if type(values) is not dict:
             return _Row(_quoted(line), "not_an_object")
-        row = _object({name: v if type(v) is str else _texts(v) for name, v in values.items()}, line)
+        row = _object({name: v if type(v) is str else _flat_json(name, v) for name, v in values.items()}, line)
     except (ValueError, RecursionError):
         return _Row(_quoted(line), "malformed_json")
     if row.error is None and len(columns) < MOST_COLUMNS:
@@ -365,6 +374,10 @@ def _quoted(came: bytes) -> str:
     return _encode(text)
 
 
+def _flat_json(name: str, value: Any) -> Any:
+    return None if type(value) is _Constant and value == "NaN" and name not in MEASURES else _texts(value)
+
+
 def _texts(value: Any) -> Any:
     """A JSON value with every scalar as text."""
     match value:
@@ -446,10 +459,10 @@ def _rows_as_json(
     errors: dict[int, str] = {}
     nested: list[bool] = []
     columns = []
-    for column in batch.columns:
+    for name, column in zip(names, batch.columns, strict=True):
         is_nested = pa.types.is_nested(column.type)
         nested.append(is_nested)
-        columns.append(_nested_as_json(column, errors) if is_nested else _flat(column, errors))
+        columns.append(_nested_as_json(column, errors) if is_nested else _flat(name, column, errors))
     # Only positions are written into the statement; the file's own names are bound.
     texts = (f"?::VARCHAR, c{n}::{'JSON' if nested[n] else 'VARCHAR'}" for n in range(len(columns)))
     constants = dict(dialect.constants)
@@ -465,7 +478,7 @@ def _rows_as_json(
     return _without_nul(texts_out, errors)
 
 
-def _flat(column: pa.Array[Any], errors: dict[int, str]) -> pa.Array[Any]:
+def _flat(name: str, column: pa.Array[Any], errors: dict[int, str]) -> pa.Array[Any]:
     """A column that DuckDB casts to text as it came; strings are made valid UTF-8, and rows where they were not noted."""
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -473,6 +486,8 @@ def _flat(column: pa.Array[Any], errors: dict[int, str]) -> pa.Array[Any]:
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         return column.cast(pa.timestamp(kind.unit))  # the instant, in UTC
     if not _is_text(kind):
+        if pa.types.is_floating(kind) and name not in MEASURES:
+            column = pc.if_else(pc.is_nan(column), None, column)
         if any(getattr(pa.types, f"is_{test}")(kind) for test in CASTABLE):
             return column
         return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())

@@ -114,7 +114,9 @@ def _renamed(names: Mapping[str, str]) -> Callable[[str], str]:
     return lambda name: names.get(name, name)
 
 
-_RECBOLE = {"timestamp": "event_ts", "rating": "value", "movie_title": "title", "class": "categories"}
+_RECBOLE = {"timestamp": "event_ts", "rating": "value", "movie_title": "title"} | dict.fromkeys(
+    ("class", "genre", "genres"), "categories"
+)
 _LATEST = {
     "userId": "user_id",
     "movieId": "item_id",

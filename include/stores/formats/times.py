@@ -1,4 +1,4 @@
-"""Reads the times of events as they come: ISO 8601 with or without zone, epoch seconds, epoch milliseconds, and Excel's.
+"""Reads the times of events as they come: ISO 8601, a year, a day as 20101231, epoch seconds and milliseconds, and Excel's.
 
 The same language as the macro `utc_time` in dbt_project/macros/typing.sql reads, and of Excel's spelling
 (`12/1/2010 8:26`) the model stg_online_retail__events: change both.
@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+_DATE = re.compile(r"([0-9]{4})(?:([0-9]{2})([0-9]{2}))?(?:[.]0*)?")
 _NUMBER = re.compile(r"-?[0-9]{1,16}([.][0-9]*)?([eE][+]?[0-9]{1,2})?")
 _ISO = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -24,6 +25,9 @@ def parse(text: str) -> datetime | None:
     """The time that a text names, in UTC; None if it names none. Without a zone it is UTC."""
     text = text.strip(" \t\n\r")
     try:
+        if found := _DATE.fullmatch(text):
+            parts = [int(part or 1) for part in found.groups()]
+            return datetime(parts[0], parts[1], parts[2], tzinfo=UTC)
         if _NUMBER.fullmatch(text):
             return _since_1970(float(text))
         if found := _ISO.fullmatch(text):

@@ -36,10 +36,12 @@ named as (
         read_error,
         attributes,
         coalesce(list_has_any(types, ['OBJECT', 'ARRAY']) or categories_type = 'OBJECT', false) as has_wrong_type,
-        -- A list, or text with one of the usual separators.
+        -- A list, as JSON or as Python writes it, or text with one of the usual separators.
         case
             when starts_with(categories_came, '[') and json_valid(categories_came)
                 then from_json(categories_came, '["VARCHAR"]')
+            when starts_with(categories_came, '[') and try_cast(categories_came as varchar []) is not null
+                then try_cast(categories_came as varchar [])
             when contains(categories_came, '|') then string_split(categories_came, '|')
             when contains(categories_came, ';') then string_split(categories_came, ';')
             when categories_came is not null then string_split(categories_came, ',')
