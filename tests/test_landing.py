@@ -109,12 +109,12 @@ def test_every_kind_gives_the_same_rows(settings: Settings, tmp_path: Path, suff
 
 
 def test_scalars_keep_the_text_that_came(settings: Settings, tmp_path: Path) -> None:
-    line = b'{"a":13085.0,"b":1e5,"c":12345678901234567890123,"d":true,"e":null,"f":[1,{"g":false}],"h":"x","i":NaN}\n'
+    line = b'{"a":13085.0,"b":1e5,"c":12345678901234567890123,"d":true,"e":null,"f":[1,{"g":false}],"h":"x","i":NaN,"value":NaN}\n'
     put(settings, "events.jsonl", line)
     (row,) = read(settings, tmp_path)
     assert json.loads(row["raw"]) == {
         "a": "13085.0", "b": "1e5", "c": "12345678901234567890123", "d": "true", "e": None,
-        "f": ["1", {"g": "false"}], "h": "x", "i": "NaN",
+        "f": ["1", {"g": "false"}], "h": "x", "i": None, "value": "NaN",
     }  # fmt: skip
 
 

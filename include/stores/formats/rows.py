@@ -248,6 +248,18 @@ def _json_rows(lines: _Lines, columns: dict[str, None]) -> Iterator[_Row]:
             yield _json_row(line, columns)
 
 
+ERRORS = frozenset({"malformed_json", "not_an_object", "malformed_csv", "ragged_csv", "invalid_utf8", "nul_byte"})
+"""Why a row cannot be read."""
+
+REFUSED = {"refused", "error"}
+"""The fields of a line that stands for an unreadable row of a file that was written anew."""
+
+
+def refused_line(raw: str, error: str) -> str:
+    """A line that is read as an unreadable row again: what came, as JSON, and why it could not be read."""
+    return f'{{"refused":{raw},"error":"{error}"}}'
+
+
 MEASURES = frozenset({"value", "price"})
 """Columns whose NaN the rules refuse. In others a number that is none stands for nothing, as data frames write it."""
 
@@ -271,6 +283,8 @@ def _json_row(line: bytes, columns: dict[str, None]) -> _Row:
         values = _decode(text)
         if type(values) is not dict:
             return _Row(_quoted(line), "not_an_object")
+        if values.keys() == REFUSED and str(values["error"]) in ERRORS:
+            return _Row(_encode(values["refused"]), values["error"])
         row = _object({name: v if type(v) is str else _flat_json(name, v) for name, v in values.items()}, line)
     except (ValueError, RecursionError):
         return _Row(_quoted(line), "malformed_json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include.stores.formats.rows import Chunk
+from include.stores.formats.rows import Chunk, refused_line
 from include.stores.lake import as_pattern
 
 _COLUMNS: dict[str, Any] = {"t": pa.timestamp("us"), "n": pa.int64(), "raw": pa.string(), "error": pa.string()}
@@ -216,21 +215,9 @@ def _lines(batch: pa.RecordBatch) -> list[bytes]:
     raw: list[Any] = batch.column("raw").to_pylist()
     errors = batch.column("error").to_pylist()
     return [
-        (row if error is None else _still_unreadable(row)).encode() + b"\n"
+        (row if error is None else refused_line(row, error)).encode() + b"\n"
         for row, error in zip(raw, errors, strict=True)
     ]
-
-
-def _still_unreadable(raw: str) -> str:
-    """A line that holds what came and is read as an unreadable row again."""
-    came = json.loads(raw)
-    if not isinstance(came, str):
-        return json.dumps(raw, ensure_ascii=False)
-    try:
-        fine = isinstance(json.loads(came), dict)
-    except (ValueError, RecursionError):
-        fine = False
-    return raw if fine or not came.strip() or "\n" in came or "\r" in came else came
 
 
 def _pointer(column: str) -> str:
