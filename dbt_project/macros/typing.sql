@@ -39,12 +39,12 @@
     {%- set offset = '([+-])(0[0-9]|1[0-5]):?([0-5][0-9])?' -%}
     {%- set time -%}
         case
-            when regexp_full_match({{ column }}, '[0-9]{4}([.]0*)?')
-                then try_cast(left({{ column }}, 4) || '-01-01' as timestamp)
-            when regexp_full_match({{ column }}, '[0-9]{8}([.]0*)?')
-                then try_cast(regexp_replace({{ column }}, '^(....)(..)(..).*$', '\1-\2-\3') as timestamp)
             when regexp_full_match({{ column }}, '-?[0-9]{1,16}([.][0-9]*)?([eE][+]?[0-9]{1,2})?')
                 then case
+                    when regexp_full_match({{ column }}, '[0-9]{4}([.]0*)?')
+                        then try_cast(left({{ column }}, 4) || '-01-01' as timestamp)
+                    when regexp_full_match({{ column }}, '[0-9]{8}([.]0*)?')
+                        then try_cast(regexp_replace({{ column }}, '^(....)(..)(..).*$', '\1-\2-\3') as timestamp)
                     when abs(try_cast({{ column }} as double)) < 1e11
                         then make_timestamp(cast(round(try_cast({{ column }} as double) * 1e6) as bigint))
                     when abs(try_cast({{ column }} as double)) < 1e14

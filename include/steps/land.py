@@ -20,7 +20,7 @@ from include.stores import landing
 from include.stores.formats import staged
 from include.stores.formats.progress import Progress
 from include.stores.formats.rows import Chunk, kind_of, read
-from include.stores.formats.sources import Source, landed_name, sources
+from include.stores.formats.sources import Source, files_of, landed_name, sources
 from include.stores.formats.staged import UNREADABLE, Spool, Staged
 from include.stores.formats.times import hour_of, usable
 from include.stores.lock import writing
@@ -106,8 +106,7 @@ def land(
 
 def _ignored(path: Path, found: list[Source]) -> list[str]:
     taken = {source.path for source in found}
-    files = path.iterdir() if path.is_dir() else ()
-    return sorted(readable(file.name) for file in files if kind_of(file) and file.is_file() and file not in taken)
+    return [readable(file.name) for file in files_of(path) if kind_of(file) and file not in taken]
 
 
 @dataclass

@@ -64,7 +64,7 @@ def plan_pruning(settings: Settings) -> Plan:
     # One whose manifest is written has only its switch left, which the next plan makes.
     unfinished = None if newest is None else newest["candidate"]
     stopped = [name for name, _, last in publications.candidates(settings) if last <= old and name != unfinished]
-    why = _reasons(settings, set(stopped))
+    why = _reasons(settings, newest, set(stopped))
     going = [name for name, reason in why.items() if reason is None]
     return Plan(going, stopped, {name: reason for name, reason in why.items() if reason is not None})
 
@@ -77,9 +77,8 @@ def oldest_that_may_go(settings: Settings) -> str | None:
     return next((name for name, reason in plan.staying.items() if reason == YOUNG and made[name] <= old), None)
 
 
-def _reasons(settings: Settings, stopped: set[str]) -> dict[str, str | None]:
+def _reasons(settings: Settings, newest: publications.Manifest | None, stopped: set[str]) -> dict[str, str | None]:
     """Why each publication stays, by id, the oldest first; None where nothing speaks for it."""
-    newest = publications.newest(settings)
     serving = publications.serving_id(settings)
     before = publications.served_before(settings)
     waiting = publications.waiting(settings)

@@ -24,8 +24,8 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
     Args:
         settings: all settings.
         candidate: a candidate that went through every step.
-        serve: whether it serves; by default it does unless its T, or at the same T its lake snapshot, precedes that of what serves,
-            or serving is pinned. Where another line serves it never does: a challenger waits for its approval.
+        serve: whether it serves; by default it does unless its T (at the same T, its lake snapshot, then those of its lists) precedes
+            that of what serves, or serving is pinned. Where another line serves it never does: a challenger waits for its approval.
 
     Returns:
         `publication`, `serving`, `as_of`, the tables' versions and the run's counts. What changed since the base is logged,
@@ -121,5 +121,5 @@ def _serves(settings: Settings, manifest: publications.Manifest, asked: bool | N
         return False
     knows_less = publications.age(manifest) < publications.age(publications.serving(settings))
     if knows_less:
-        log.warning("%s goes on serving: it is of a later T or lake snapshot", serving)
+        log.warning("%s goes on serving: it, or its lists, are of a later T or lake snapshot", serving)
     return not knows_less

@@ -60,14 +60,19 @@ def sources(path: Path, format: str, table: str | None = None) -> list[Source]:
         raise BadInput(f"--table {table}: only for --format canonical; a {format} file says itself what it holds")
     if not path.exists():
         raise BadInput(f"{path}: no such file or folder")
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    files = [file for file in files if not (path.is_dir() and file.name.startswith((".", "_")))]
-    found = FORMATS[format](files, path, table)
+    found = FORMATS[format](files_of(path), path, table)
     if not found:
         raise BadInput(f"{path}: nothing of format {format} in it; {WANTED[format]}")
     order = {name: n for n, name in enumerate(LANDED_TABLES)}
     found.sort(key=lambda source: (order[source.table], source.path.name))
     return found
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file itself; of a folder its files by name, but for those that are hidden or begin with `_`."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith((".", "_")))
 
 
 def stem_of(path: Path) -> str:

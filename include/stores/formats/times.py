@@ -25,10 +25,10 @@ def parse(text: str) -> datetime | None:
     """The time that a text names, in UTC; None if it names none. Without a zone it is UTC."""
     text = text.strip(" \t\n\r")
     try:
-        if found := _DATE.fullmatch(text):
-            parts = [int(part or 1) for part in found.groups()]
-            return datetime(parts[0], parts[1], parts[2], tzinfo=UTC)
         if _NUMBER.fullmatch(text):
+            if found := _DATE.fullmatch(text):
+                parts = [int(part or 1) for part in found.groups()]
+                return datetime(parts[0], parts[1], parts[2], tzinfo=UTC)
             return _since_1970(float(text))
         if found := _ISO.fullmatch(text):
             day, clock, sign, hours, minutes = found.groups()
