@@ -135,7 +135,10 @@ def _stripped(text: str) -> str:
     if not _has_html(text):
         return unescaped
     parser = _TextOf()
-    parser.feed(_NO_TAG.sub("&lt;", _only_entities(_without_unseen(_without_comments(text)))))
+    markup = _NO_TAG.sub("&lt;", _only_entities(_without_unseen(_without_comments(text))))
+    ends = markup.rfind(">") + 1
+    # Behind the last `>` nothing is a tag, but the parser would look for an end to the end of the text at each `<`.
+    parser.feed(markup[:ends] + markup[ends:].replace("<", "&lt;"))
     parser.close()
     return "".join(parser.parts)
 

@@ -40,8 +40,8 @@ named as (
         case
             when starts_with(categories_came, '[') and json_valid(categories_came)
                 then from_json(categories_came, '["VARCHAR"]')
-            when starts_with(categories_came, '[') and try_cast(categories_came as varchar []) is not null
-                then try_cast(categories_came as varchar [])
+            when starts_with(categories_came, '[') and try_cast(categories_came as varchar[]) is not null
+                then try_cast(categories_came as varchar[])
             when contains(categories_came, '|') then string_split(categories_came, '|')
             when contains(categories_came, ';') then string_split(categories_came, ';')
             when categories_came is not null then string_split(categories_came, ',')
