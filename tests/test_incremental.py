@@ -29,7 +29,7 @@ CREATE TABLE dim_items (item_id VARCHAR, version INTEGER, valid_from TIMESTAMP, 
     title VARCHAR, description VARCHAR, categories VARCHAR[], available_from TIMESTAMP, available_until TIMESTAMP,
     creator_id VARCHAR);
 CREATE TABLE dim_users (user_id VARCHAR, described BOOLEAN, created_at TIMESTAMP, attributes VARCHAR);
-CREATE TABLE int_batches (landed_table VARCHAR, arrival_hour TIMESTAMP, n_landed BIGINT);
+CREATE TABLE audit_batches (landed_table VARCHAR, arrival_hour TIMESTAMP, landed BIGINT, rejected BIGINT);
 """
 
 NEW_ITEM = """
@@ -127,8 +127,8 @@ def commit(home: Settings, batch, last_hour: int) -> None:
         connection.execute("BEGIN")
         for change in batch:
             apply(connection, change)
-        connection.execute("DELETE FROM int_batches")
-        connection.execute("INSERT INTO int_batches VALUES ('events', ?, 1)", [START + timedelta(hours=last_hour)])
+        connection.execute("DELETE FROM audit_batches")
+        connection.execute("INSERT INTO audit_batches VALUES ('events', ?, 1, 0)", [START + timedelta(hours=last_hour)])
         connection.execute("COMMIT")
     lake.record_gate(home, lake.newest_snapshot(home), lake.gated_snapshot(home), {"passed": True})
 

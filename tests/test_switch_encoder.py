@@ -71,7 +71,10 @@ def next_hour(home: Path, number: int) -> None:
                    ? || u AS text FROM (SELECT unnest(?::VARCHAR[]) AS u)""",
             [key, hour, f"a fjord at dusk, part {number}, by ", [f"newcomer{number}", f"u{number}"]],
         )
-        run("INSERT INTO int_batches BY NAME SELECT 'events' AS landed_table, ? AS arrival_hour, 5 AS n_landed", [hour])
+        run(
+            "INSERT INTO audit_batches BY NAME SELECT 'events' AS landed_table, ? AS arrival_hour, 5 AS landed, 0 AS rejected",
+            [hour],
+        )
         run("COMMIT")
     snapshot = lake.newest_snapshot(settings)
     assert snapshot is not None
