@@ -304,8 +304,11 @@ def test_a_span_without_events_makes_no_batch(settings: Settings, tmp_path: Path
 # ---------------------------------------------------------------- movielens
 
 
-def test_movielens_100k_lands_renamed(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("categories", ["class", "genre"])  # the latter in ml-1m
+def test_movielens_100k_lands_renamed(settings: Settings, tmp_path: Path, categories: str) -> None:
     folder = samples.movielens_100k(tmp_path / "ml-100k")
+    films = folder / "ml-100k.item"
+    films.write_text(films.read_text("utf-8").replace("class:", f"{categories}:"), "utf-8")
     done = land(settings, folder, format="movielens", progress=quiet)
     assert done["rows"] == {"events": 150, "items": 15, "users": 9}
     found = landed(settings, tmp_path)
