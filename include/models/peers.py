@@ -260,9 +260,7 @@ def best_items(scores: Floats, most: int) -> Ints:
     row, item = np.nonzero(better | equal)
     order = np.lexsort((item, -scores[row, item], row))
     row, item = row[order], item[order]
-    rank = places(np.bincount(row, minlength=rows))
-    listed = rank < most
-    found[row[listed], rank[listed]] = item[listed]
+    found[row, places(np.bincount(row, minlength=rows))] = item
     return found
 
 

@@ -39,10 +39,11 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
         "dbt"}}`.
 
     Raises:
-        BadInput: a landed file cannot be read; the lake was not touched.
+        BadInput: the span is not of whole hours, or a landed file cannot be read; the lake was not touched.
         GateFailed: a data test of dbt failed. The batches stay unfinished, and the gate waits for them.
         TidemarkError: a model of dbt failed; likewise.
     """
+    refuse_part_hours(start, end)  # before it waits for another writer
     with lock.writing(settings):
         chosen, _ = choose(settings, start, end)
         nodes: list[dict[str, Any]] = []
@@ -64,16 +65,7 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
 def choose(
     settings: Settings, start: datetime | None, end: datetime | None
 ) -> tuple[list[batches.Stale], list[batches.Stale]]:
-    """The stale batches that a clean of a span takes, and those that it leaves: those without files where no span is given.
-
-    Raises:
-        BadInput: the span begins or ends inside an hour, or ends before it begins.
-    """
-    for name, moment in (("from", start), ("to", end)):
-        if moment is not None and (moment.minute or moment.second or moment.microsecond):
-            raise BadInput(f"{name} {moment.isoformat()} is inside an hour, but batches are whole hours")
-    if start is not None and end is not None and start >= end:
-        raise BadInput(f"from {start.isoformat()} must be before to {end.isoformat()}")
+    """The stale batches that a clean of a span takes, and those that it leaves: those without files where no span is given."""
     found = batches.stale(settings, start, end)
     if start is not None or end is not None:
         return found, []
@@ -81,6 +73,19 @@ def choose(
         [batch for batch in found if batch.state != "vanished"],
         [batch for batch in found if batch.state == "vanished"],
     )
+
+
+def refuse_part_hours(start: datetime | None, end: datetime | None) -> None:
+    """Do nothing where a span is of whole hours.
+
+    Raises:
+        BadInput: it begins or ends inside an hour, or ends before it begins.
+    """
+    for name, moment in (("from", start), ("to", end)):
+        if moment is not None and (moment.minute or moment.second or moment.microsecond):
+            raise BadInput(f"{name} {moment.isoformat()} is inside an hour, but batches are whole hours")
+    if start is not None and end is not None and start >= end:
+        raise BadInput(f"from {start.isoformat()} must be before to {end.isoformat()}")
 
 
 def said_of_vanished(vanished: list[dict[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from include.readable import readable
 from include.settings import Settings
-from include.steps.clean import build, choose, landed_rows, read_rows, said_of_vanished
+from include.steps.clean import build, choose, landed_rows, read_rows, refuse_part_hours, said_of_vanished
 from include.stores import batches
 from include.stores.foretold import foretold
 
@@ -40,9 +40,10 @@ def dry_run(settings: Settings, start: datetime | None = None, end: datetime | N
         which it holds is only known afterwards.
 
     Raises:
-        BadInput: a landed file cannot be read.
+        BadInput: the span is not of whole hours, or a landed file cannot be read.
         GateFailed: a data test of the models would fail.
     """
+    refuse_part_hours(start, end)
     chosen, left = choose(settings, start, end)
     vanished = [batch.as_dict() for batch in left]
     nothing = {"recomputed": 0, "changed": 0, "ids": []}
