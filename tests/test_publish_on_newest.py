@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from include.errors import BadInput
-from include.settings import Retention, Settings
+from include.settings import Interests, Retention, Settings
 from include.steps.backup import backup
 from include.steps.chain import STEPS
 from include.steps.clean import clean
@@ -107,6 +107,51 @@ def test_an_update_goes_on_where_the_newest_hour_was_taken_back(home: Settings) 
     assert (serving["id"], serving["as_of"], serving["kind"]) == (found["publication"], update["as_of"], "update")
     assert serving["rows"]["events"] == first["rows"]["events"]
     same_content(home, serving, published(home, plan_rebuild(home, publication=serving["id"])))
+
+
+@pytest.mark.parametrize("plan", [plan_recommend, plan_rebuild])
+def test_fresh_lists_and_rebuilds_serve_where_the_newest_hour_was_taken_back(home: Settings, plan: Any) -> None:
+    update = publish_on_newest(home, stepped(home, plan_update(home)))
+    hour = datetime.fromisoformat(update["as_of"]) - timedelta(hours=1)
+    shutil.rmtree(landing.folder(home, "events", hour))
+    clean(home, hour, hour + timedelta(hours=1))
+    gate_lake(home)
+    found = publish_on_newest(home, stepped(home, plan(home)))
+    assert (found["as_of"], found["serving"]) == (update["as_of"], True)
+
+
+def test_of_two_backfilled_days_that_overlap_each_has_its_publication(home: Settings) -> None:
+    """Whichever was planned or ends first, as runs of a backfill side by side do."""
+    last = datetime.fromisoformat(publications.serving(home)["as_of"])
+    earlier, later = (stepped(home, plan_recommend(home, last + timedelta(hours=n), beyond_data=True)) for n in (1, 2))
+    of_later = publish_on_newest(home, later)
+    of_earlier = publish_on_newest(home, earlier)
+    assert of_later["as_of"] == (last + timedelta(hours=2)).isoformat()
+    assert of_earlier["as_of"] == (last + timedelta(hours=1)).isoformat()
+    assert (of_later["serving"], of_earlier["serving"]) == (True, False)
+    entry = publications.manifest(home, of_earlier["publication"])
+    same_content(home, entry, published(home, plan_rebuild(home, publication=entry["id"])))
+
+
+def test_lists_of_a_day_that_an_update_overtook_take_its_t(home: Settings) -> None:
+    """As `recommend_daily` does, which may come up to a day late."""
+    last = datetime.fromisoformat(publications.serving(home)["as_of"])
+    lists = stepped(home, plan_recommend(home, last, late=timedelta(days=1)))
+    update = publish_on_newest(home, stepped(home, plan_update(home)))
+    found = publish_on_newest(home, lists)
+    assert (found["as_of"], found["serving"]) == (update["as_of"], True)
+
+
+def test_a_run_goes_on_with_the_settings_that_it_was_planned_with_only(home: Settings) -> None:
+    candidate = plan_update(home)["candidate"]
+    STEPS[0](home, candidate)
+    other = home.model_copy(update={"interests": Interests(short_half_life_days=1.0)})
+    for step in STEPS:
+        with pytest.raises(BadInput, match=f"candidate {candidate} was planned with other settings"):
+            step(other, candidate)
+    for step in STEPS:
+        step(home, candidate)
+    assert publish(other, candidate)["serving"], "nothing is left to make"
 
 
 def test_an_hour_that_has_not_begun_is_refused(settings: Settings, tmp_path: Path) -> None:

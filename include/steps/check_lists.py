@@ -23,7 +23,7 @@ def check_lists(settings: Settings, candidate: str) -> dict[str, Any]:
     Raises:
         GateFailed: with the failing expectations, counts and examples. Nothing is published.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     results = []
     with timed(settings, candidate, "check_lists"):
         for surface in settings.surfaces:

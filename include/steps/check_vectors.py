@@ -20,7 +20,7 @@ def check_vectors(settings: Settings, candidate: str) -> dict[str, Any]:
     Raises:
         GateFailed: with the failing expectations, counts and examples. Nothing is published.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     encoder_id, tables = state["encoder_id"], state["tables"]
     with timed(settings, candidate, "check_vectors"):
         named = [

@@ -55,7 +55,7 @@ def embed_texts(settings: Settings, candidate: str, shard: int | None = None) ->
     Raises:
         BadInput: the encoder on this machine is not the one that the plan named.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     inputs = text_inputs(state)
     planned = {part: (texts, prefix) for part, texts, prefix in planned_texts(settings, candidate, state)}
     mine = of_shard(list(planned), shard, state["shards"])

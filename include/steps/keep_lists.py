@@ -19,7 +19,7 @@ def keep_lists(settings: Settings, candidate: str) -> dict[str, Any]:
     Raises:
         TidemarkError: a shard's part is missing or is not what was planned.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     everyone = publications.relisted(settings, candidate) is None
     tables: dict[str, Any] = {}
     total = 0.0

@@ -18,7 +18,7 @@ def keep_texts(settings: Settings, candidate: str) -> dict[str, Any]:
     Raises:
         TidemarkError: a shard's part is missing or is not what was planned.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     planned = [part for part, _, _ in planned_texts(settings, candidate, state)]
     wanted = {name for part in planned for name in part.keys}
     if wanted <= vectors.known_texts(settings, state["encoder_id"]):

@@ -20,7 +20,7 @@ def keep_users(settings: Settings, candidate: str) -> dict[str, Any]:
     Raises:
         TidemarkError: a shard's part is missing or is not what was planned.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     with timed(settings, candidate, "keep_users"):
         users, seconds = keep_parts(
             settings,

@@ -134,7 +134,7 @@ def relist_for_new_items(settings: Settings, candidate: str) -> dict[str, int]:
     Returns:
         `new_items` as of T, those that `came` and `went` since the base, and the users `relisted` for them.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     surfaces = [surface for surface in settings.surfaces if len(explores(state, surface))]
     relisted = publications.relisted(settings, candidate)
     if not surfaces:

@@ -48,8 +48,7 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
 
     Args:
         settings: all settings.
-        until: T; by default the end of the last gated arrival hour of events, or the base's T where that is later, as after the
-            newest hour was taken back.
+        until: T; by default the end of the last gated arrival hour of events, or the base's T where that is later.
 
     Returns:
         `candidate` (None where nothing changed), `reason`, `as_of`, `lake_snapshot`, `shards` (their numbers), and counts of
@@ -61,9 +60,7 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
     snapshot = gated(settings)
     base = _base(settings)
     with lake.connect(settings) as connection:
-        as_of = until or behaviour.default_as_of(connection, snapshot)
-        if base is not None and until is None:
-            as_of = max(as_of, _moment(base["as_of"]))
+        as_of = until or _default_as_of(connection, snapshot, base)
         if base is not None and as_of < _moment(base["as_of"]):
             raise BadInput(
                 f"update goes forward only: publication {base['id']} is as of {base['as_of']}; "
@@ -82,7 +79,7 @@ def plan_recommend(
 
     Args:
         settings: all settings.
-        as_of: T; by default the end of the last gated arrival hour of events.
+        as_of: T; by default as of an update.
         beyond_data: let T exceed the default T; otherwise the earlier of the two is taken.
         late: by so much a run may come behind updates of a later T, whose T it then takes; behind more it goes back, computes
             everything anew, and does not serve.
@@ -90,8 +87,9 @@ def plan_recommend(
     snapshot = gated(settings)
     base = _base(settings)
     with lake.connect(settings) as connection:
-        newest = behaviour.default_as_of(connection, snapshot)
+        newest = _default_as_of(connection, snapshot, base)
         chosen = newest if as_of is None else as_of if beyond_data else min(as_of, newest)
+        _refuse_before_events(connection, snapshot, chosen)
         if base is not None and chosen < _moment(base["as_of"]) <= chosen + late:
             log.info("publication %s is there already: lists are as of its T, %s", base["id"], base["as_of"])
             chosen = _moment(base["as_of"])
@@ -107,7 +105,8 @@ def plan_recommend(
             why = f"the item factors are older than {settings.item_factors.max_age_days:g} days, so they are trained again"
         if base is not None and why is None and _lists_everyone(base, chosen, snapshot):
             return _nothing(base, f"publication {base['id']} already lists everyone as of {base['as_of']}")
-        return _plan(settings, connection, "recommend", chosen, snapshot, base, why, relist="all")
+        asked = {"as_of": as_of and as_of.isoformat(), "beyond_data": beyond_data, "late_s": late.total_seconds()}
+        return _plan(settings, connection, "recommend", chosen, snapshot, base, why, relist="all", asked=asked)
 
 
 def plan_rebuild(
@@ -117,22 +116,26 @@ def plan_rebuild(
 
     Args:
         settings: all settings.
-        as_of: T; by default the publication's, else the end of the last gated arrival hour of events.
+        as_of: T; by default the publication's, else as of an update.
         publication: take the snapshot, the encoder, the artefacts and the totals' T from this one.
         snapshot: without a publication, the gated snapshot to read; by default the newest.
     """
     source = publications.manifest(settings, publication) if publication else None
+    of_past = snapshot is not None  # of a backtest, whose first cut may precede all
     if source or snapshot is None:
         snapshot = source["lake_snapshot"] if source else gated(settings)
     if source:
         settings = settings.with_encoder(source.get("encoder"))
         _refuse_another_encoder(settings, source)
-    line = _line(source or _base(settings))
+    base = source or _base(settings)
+    line = _line(base)
     with lake.connect(settings) as connection:
         if not behaviour.has_snapshot(connection, snapshot):
             whose = f" of publication {publication}" if publication else ""
             raise BadInput(f"lake snapshot {snapshot}{whose} is no longer kept: it cannot be rebuilt")
-        chosen = as_of or (_moment(source["as_of"]) if source else behaviour.default_as_of(connection, snapshot))
+        chosen = as_of or (_moment(source["as_of"]) if source else _default_as_of(connection, snapshot, base))
+        if not of_past:
+            _refuse_before_events(connection, snapshot, chosen)
         return _plan(
             settings,
             connection,
@@ -268,9 +271,24 @@ def gated(settings: Settings) -> int:
     snapshot = lake.gated_snapshot(settings)
     if snapshot is None:
         raise BadInput(
-            f"no snapshot of the lake in {settings.home} has passed the gate yet: run `python -m include clean`"
+            f"no snapshot of the lake in {settings.home} has passed the gate yet: land a file and run `python -m include clean`"
         )
     return snapshot
+
+
+def _default_as_of(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, base: publications.Manifest | None
+) -> datetime:
+    """The end of the last gated arrival hour of events, or T of the base where that is later, as when the newest hour was taken back."""
+    found = behaviour.default_as_of(connection, snapshot)
+    return found if base is None else max(found, _moment(base["as_of"]))
+
+
+def _refuse_before_events(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> None:
+    """A T at which nobody had done anything is a slip; what it makes would be empty, and pass every gate."""
+    first = behaviour.first_event(connection, snapshot)
+    if first is not None and as_of <= first:
+        raise BadInput(f"T {as_of.isoformat()} is before the first event ({first.isoformat()}): name a later time")
 
 
 def _moment(text: str) -> datetime:
@@ -388,6 +406,7 @@ def _plan(
     line: str | None = None,
     source: publications.Manifest | None = None,
     challenger: dict[str, Any] | None = None,
+    asked: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Plan a run of a line, by default the base's; it builds on the base unless something says why it cannot.
 
@@ -428,6 +447,7 @@ def _plan(
         "code_version": code_version(),
         "line": line,
         **({} if challenger is None else {"challenger": challenger}),
+        **({} if asked is None else {"asked": asked}),
         "base": None if base is None else base["id"],
         "follows": None if follows is None else {"publication": follows["id"], "as_of": follows["as_of"]},
         "full": base is None,

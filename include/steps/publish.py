@@ -51,7 +51,7 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
         _refuse_overtaken(settings, candidate, state)
         with lake.connect(settings) as connection:
             rows = batches.row_counts(connection, state["lake_snapshot"])
-        own = ("follows", "expected_gates", "kinds", "relist", "full", "shards", "changed_rows")
+        own = ("follows", "expected_gates", "kinds", "relist", "full", "shards", "changed_rows", "asked")
         content = {key: state[key] for key in state if key not in own}
         gates = [lake.gate(settings, state["lake_snapshot"]), *state["gates"]]
         if report is not None:

@@ -1,7 +1,7 @@
 """Publish, also where another run published since the candidate was planned: nothing that either brought is lost."""
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from include.settings import Settings
@@ -45,9 +45,11 @@ def publish_on_newest(settings: Settings, candidate: str, *, serve: bool | None 
 
 
 def _planned_anew(settings: Settings, state: dict[str, Any]) -> dict[str, Any]:
+    if state["kind"] == "recommend":
+        asked = state["asked"]
+        as_of = None if asked["as_of"] is None else datetime.fromisoformat(asked["as_of"])
+        late = timedelta(seconds=asked["late_s"])
+        return plan_recommend(settings, as_of, beyond_data=asked["beyond_data"], late=late)
     newest = publications.newest_of(settings, state["line"])
     assert newest is not None
-    as_of = max(datetime.fromisoformat(each["as_of"]) for each in (state, newest))
-    if state["kind"] == "recommend":
-        return plan_recommend(settings, as_of, beyond_data=True)
-    return plan_update(settings, as_of)
+    return plan_update(settings, max(datetime.fromisoformat(each["as_of"]) for each in (state, newest)))

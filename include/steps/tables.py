@@ -53,7 +53,7 @@ def keep_parts(
     Raises:
         TidemarkError: a part is missing or is not what was planned.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     version, written, taken, seconds = base, 0, 0, 0.0
     waiting: list[pa.Table] = []
     leaving = list(gone)

@@ -32,7 +32,7 @@ def train_artefacts(settings: Settings, candidate: str) -> dict[str, Any]:
         TidemarkError: a shard's part is missing or is not what was planned.
     """
     kept = keep_texts(settings, candidate)["kept"]
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     reused = list(state["artefacts"].values())
     trained: dict[str, str] = {}
     with timed(settings, candidate, "train_artefacts"):

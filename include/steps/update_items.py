@@ -22,7 +22,7 @@ def update_items(settings: Settings, candidate: str) -> dict[str, Any]:
     Returns:
         The table: its version, and how many rows were written and taken away.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     touched = publications.touched(settings, candidate)
     with timed(settings, candidate, "update_items"), writing(settings):
         items, lists = _write_items(settings, state, touched["items"])

@@ -72,7 +72,7 @@ def update_lists(settings: Settings, candidate: str, shard: int | None = None) -
     Returns:
         For each surface how many lists were written.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     written = {}
     for surface in settings.surfaces:
         planned, _ = planned_lists(settings, candidate, state, surface)

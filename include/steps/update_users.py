@@ -51,7 +51,7 @@ def update_users(settings: Settings, candidate: str, shard: int | None = None) -
     Returns:
         How many users were looked at, and how many of them have a history and so a vector.
     """
-    state = publications.candidate(settings, candidate)
+    state = publications.planned(settings, candidate)
     asked = written = 0
     for part in of_shard(planned_users(settings, candidate, state), shard, state["shards"]):
         start = time.monotonic()

@@ -81,6 +81,22 @@ def candidate(settings: Settings, name: str) -> dict[str, Any]:
     return _read(file)
 
 
+def planned(settings: Settings, name: str) -> dict[str, Any]:
+    """The state of a candidate that a step goes on with.
+
+    Raises:
+        BadInput: there is no such candidate, or it was planned with other settings, and with these would be of neither.
+    """
+    state = candidate(settings, name)
+    now = settings.with_encoder(state["encoder"]).hash
+    if state["settings_hash"] != now:
+        raise BadInput(
+            f"candidate {name} was planned with other settings (hash {state['settings_hash']}; now {now}): set back what changed, "
+            "or start again from the plan"
+        )
+    return state
+
+
 def touched(settings: Settings, name: str) -> dict[str, list[str]]:
     """Ids of the users and items that a candidate touches."""
     return _read(candidate_folder(settings, name) / "touched.json")
