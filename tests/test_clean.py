@@ -193,6 +193,10 @@ def test_rows_and_batches_that_vanish_leave_no_trace(settings: Settings) -> None
     assert rows(settings, "SELECT user_id FROM dim_users") == [("u1",)]
     assert rows(settings, "SELECT count(*) FROM fct_rejected_rows") == [(0,)]
 
+    settings.landing.rename(settings.home / "away")
+    with pytest.raises(BadInput, match=r"landing is empty or not there, and the lake holds 2 batches of this span"):
+        clean(settings, hour(0), hour(1))
+    (settings.home / "away").rename(settings.landing)
     for file in settings.landing.rglob("*.jsonl"):
         file.unlink()
     assert [batch["state"] for batch in batches.stale_batches(settings)] == ["vanished", "vanished"]
@@ -463,6 +467,20 @@ def test_a_first_clean_that_failed_leaves_a_home_that_can_be_looked_at(
     assert (found["users"]["ids"], found["items"]["ids"]) == (["u9"], ["i9"])
     clean(settings)
     assert rows(settings, "SELECT event_key FROM fct_interactions") == [("bad",)]
+
+
+def test_what_a_later_delivery_supersedes_is_counted_and_said(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(settings, "events", 5, [event("a", "u1", "i1"), event("a", "u1", "i1"), event("b", "u2", "i2")])
+    assert clean(settings)["superseded"] == 0, "copies within a batch hold once"
+    put(settings, "events", 0, [event("a", "u1", "i9"), event("c", "u1", "i1")], "correction.jsonl")
+    assert clean(settings)["superseded"] == 1
+    assert "1 rows of these batches do not hold" in caplog.text
+    assert "--arrival 2024-01-01T16`" in caplog.text
+    put(settings, "events", 6, [event("a", "u1", "i9")], "correction.jsonl")
+    assert clean(settings)["superseded"] == 0
+    assert rows(settings, "SELECT item_id FROM fct_interactions WHERE event_key LIKE '%a'") == [("i9",)]
 
 
 def test_vanished_hours_are_put_together_into_spans() -> None:

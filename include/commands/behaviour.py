@@ -65,10 +65,10 @@ def land(
             path,
             format=format.value,
             table=None if table is None else table.value,
-            arrival="event" if arrival == "event" else moment(arrival),
+            arrival="event" if arrival == "event" else moment(arrival, "--arrival"),
             replace=replace,
-            events_from=moment(events_from),
-            events_to=moment(events_to),
+            events_from=moment(events_from, "--events-from"),
+            events_to=moment(events_to, "--events-to"),
         )
     )
 
@@ -88,13 +88,13 @@ def clean(
         from include.steps.dry_run import dry_run as step
         from include.steps.dry_run import dry_run_lines
 
-        found = step(settings, moment(start), moment(end))
+        found = step(settings, moment(start, "--from"), moment(end, "--to"))
         if as_json:
             printed(found)
         else:
             typer.echo("\n".join(dry_run_lines(found)))
         return
-    printed(clean_and_gate(settings, moment(start), moment(end)))
+    printed(clean_and_gate(settings, moment(start, "--from"), moment(end, "--to")))
 
 
 def clean_and_gate(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> dict[str, Any]:
@@ -106,6 +106,7 @@ def clean_and_gate(settings: Settings, start: datetime | None = None, end: datet
     return {
         "batches": len(cleaned["batches"]),
         "rows": cleaned["rows"],
+        "superseded": cleaned["superseded"],
         "snapshot": gate["snapshot"],
         "gate": gate["gate"],
     }

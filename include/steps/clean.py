@@ -35,11 +35,11 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
 
     Returns:
         `{"batches": [{table, arrival_hour, state, fingerprint}], "nodes": [{name, resource_type, status, seconds,
-        message}], "rows": (see `stores.batches.row_counts`), "snapshot": int or None, "changed": bool, "seconds": {"read",
-        "dbt"}}`.
+        message}], "rows": (see `stores.batches.row_counts`), "superseded": rows of new or changed batches that do not hold, as their
+        events arrived again later, "snapshot": int or None, "changed": bool, "seconds": {"read", "dbt"}}`.
 
     Raises:
-        BadInput: the span is not of whole hours, or a landed file cannot be read; the lake was not touched.
+        BadInput: the span is not of whole hours, a landed file cannot be read, or nothing at all is landed; the lake was not touched.
         GateFailed: a data test of dbt failed. The batches stay unfinished, and the gate waits for them.
         TidemarkError: a model of dbt failed; likewise.
     """
@@ -56,6 +56,7 @@ def clean(settings: Settings, start: datetime | None = None, end: datetime | Non
             "batches": [batch.as_dict() for batch in chosen],
             "nodes": nodes,
             "rows": _rows(settings, snapshot),
+            "superseded": _superseded(settings, chosen),
             "snapshot": snapshot,
             "changed": snapshot != before,
             "seconds": seconds,
@@ -68,11 +69,21 @@ def choose(
     """The stale batches that a clean of a span takes, and those that it leaves: those without files where no span is given."""
     found = batches.stale(settings, start, end)
     if start is not None or end is not None:
+        _refuse_an_absent_folder(settings, found)
         return found, []
     return (
         [batch for batch in found if batch.state != "vanished"],
         [batch for batch in found if batch.state == "vanished"],
     )
+
+
+def _refuse_an_absent_folder(settings: Settings, chosen: list[batches.Stale]) -> None:
+    """A disk that is not mounted is no reason to take out what was delivered on it."""
+    vanished = sum(batch.state == "vanished" for batch in chosen)
+    if vanished and not (settings.landing.is_dir() and any(settings.landing.iterdir())):
+        raise BadInput(
+            f"{settings.landing} is empty or not there, and the lake holds {vanished:,} batches of this span: is its disk mounted?"
+        )
 
 
 def refuse_part_hours(start: datetime | None, end: datetime | None) -> None:
@@ -100,6 +111,23 @@ def said_of_vanished(vanished: list[dict[str, Any]]) -> str:
         f"the files of {len(vanished):,} batches have vanished and the lake keeps their rows: put the files back, or take "
         f"the rows out with {_some(commands)}; what was moved to another disk may stay there (docs/runbooks/disk_full.md)"
     )
+
+
+def _superseded(settings: Settings, chosen: list[batches.Stale]) -> int:
+    """Rows that were delivered now and do not hold: a correction must not arrive before what it corrects."""
+    hours = {batch.arrival_hour for batch in chosen if batch.table == "events" and batch.state in ("new", "changed")}
+    if not hours:
+        return 0
+    rows, later = batches.superseded(settings, hours)
+    if later is not None:
+        log.warning(
+            "%s rows of these batches do not hold: the same events arrived again later, up to %s. Where they are a correction, land it "
+            "with `--arrival %s`, or replace the files that it corrects (docs/runbooks/fix_the_data.md)",
+            f"{rows:,}",
+            f"{later:%Y-%m-%dT%H}",
+            f"{later + timedelta(hours=1):%Y-%m-%dT%H}",
+        )
+    return rows
 
 
 def _newest(settings: Settings) -> int | None:

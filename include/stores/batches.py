@@ -163,6 +163,23 @@ def _mark(settings: Settings, batches: set[tuple[str, datetime]]) -> None:
     files.write_json(marker(settings), {"batches": [[table, hour.isoformat()] for table, hour in sorted(batches)]})
 
 
+def superseded(settings: Settings, hours: set[datetime]) -> tuple[int, datetime | None]:
+    """How many rows of the event batches of some hours do not hold, as their events arrived again later, and the last such hour."""
+    with lake.connect(settings) as connection:
+        found = connection.execute(
+            """
+            SELECT count(*), max(held.arrival_hour)
+            FROM lake.main.int_event_history AS again
+            JOIN lake.main.int_event_history AS held USING (event_key)
+            WHERE again.outcome = 'duplicate' AND list_contains($hours::TIMESTAMP[], again.arrival_hour)
+                AND held.outcome <> 'duplicate' AND held.arrival_hour > again.arrival_hour
+            """,
+            {"hours": [hour.replace(tzinfo=None) for hour in sorted(hours)]},
+        ).fetchone()
+    assert found is not None
+    return found[0], None if found[1] is None else found[1].replace(tzinfo=UTC)
+
+
 _COUNTS = {
     "events": ("landed", "interactions", "text_only", "duplicates", "cancelled"),
     "items": ("landed", "kept", "superseded"),
