@@ -7,25 +7,23 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from include.models import candidates
+from include.models import candidates, nearest_texts
 from include.models.candidates import (
     LENDERS,
     OWN_EVIDENCE,
     POPULAR,
-    TEXT_NEIGHBOURS,
     TRANSITION_PRIOR,
     TRANSITION_SPAN,
     Relations,
     Sources,
     fit,
-    nearest_texts,
     relate,
     scores,
-    text_neighbours,
-    with_later_texts,
 )
+from include.models.factors import TEXT_NEIGHBOURS
 from include.models.histories import DECAY_DAYS, LONGEST, Histories, Pairs
 from include.models.interests import unit
+from include.models.nearest_texts import NearestTexts
 from include.models.pools import GROUPS, pool, standardised
 from include.models.products import largest_products
 from include.models.ranker import LINEAR_SHARE, Example, best, taken, train
@@ -46,8 +44,14 @@ def histories(seed: int = 1, *, events: int = 1500) -> Histories:
     return Histories(user[order], item[order], day[order], (USERS, ITEMS))
 
 
+def neighbours(text, there=True, counts=0, first_day=0.0) -> csr_array:
+    n = len(text)
+    nearest = NearestTexts.among(text, np.broadcast_to(first_day, n))
+    return nearest.neighbours(np.broadcast_to(counts, n), np.broadcast_to(there, n))
+
+
 def near(seed: int = 2) -> csr_array:
-    return text_neighbours(nearest_texts(unit(np.random.default_rng(seed).normal(size=(ITEMS, 12))), np.zeros(ITEMS)))
+    return neighbours(unit(np.random.default_rng(seed).normal(size=(ITEMS, 12))))
 
 
 def traits(seed: int = 3) -> Traits:
@@ -72,14 +76,14 @@ def sources() -> Sources:
 
 
 def test_of_too_many_items_the_newest_have_text_neighbours(monkeypatch):
-    monkeypatch.setattr(candidates, "MOST_TEXT_ITEMS", 20)
-    monkeypatch.setattr(candidates, "TEXTS_AT_ONCE", 7)
+    monkeypatch.setattr(nearest_texts, "MOST_TEXTS", 20)
+    monkeypatch.setattr(nearest_texts, "TEXTS_AT_ONCE", 7)
     text = unit(np.random.default_rng(5).normal(size=(ITEMS, 12)))
     text[::4] = 0.0  # without a text
     first_day = np.arange(ITEMS, dtype=np.float64)[::-1] // 2
     told = [item for item in sorted(range(ITEMS), key=lambda item: (-first_day[item], item)) if text[item].any()]
     kept = sorted(told[:20])
-    found = text_neighbours(nearest_texts(text, first_day)).toarray()
+    found = neighbours(text, first_day=first_day).toarray()
     alike = text[kept].astype(np.float64) @ text[kept].T
     np.fill_diagonal(alike, 0.0)
     expected = np.where(alike > 0, np.exp(10 * (alike - 1)), 0.0)
@@ -91,22 +95,29 @@ def test_text_neighbours_are_items_that_were_there():
     """As many as if the others had never come, as long as enough texts were looked for."""
     text = unit(np.random.default_rng(5).normal(size=(ITEMS, 3)))
     there = np.arange(ITEMS) % 5 > 0
-    found = text_neighbours(nearest_texts(text, np.zeros(ITEMS), 2 * TEXT_NEIGHBOURS), there).toarray()
-    alone = text_neighbours(nearest_texts(text[there], np.zeros(there.sum()))).toarray()
+    found = neighbours(text, there).toarray()
+    alone = neighbours(text[there]).toarray()
     np.testing.assert_allclose(found[np.ix_(there, there)], alone, atol=1e-6)
     assert not found[:, ~there].any()
     assert (found[~there].sum(axis=1) > 0.99).all(), "also of an item that is about to come"
 
 
-@pytest.mark.parametrize("known", [0, 5, ITEMS])
-def test_later_texts_are_put_beside_those_that_are_known(monkeypatch, known):
-    monkeypatch.setattr(candidates, "TEXTS_AT_ONCE", 7)
-    text = unit(np.random.default_rng(6).normal(size=(ITEMS, 12)))
-    text[::4] = 0.0  # without a text
-    of_known = nearest_texts(text[:known], np.zeros(known))
-    found, expected = with_later_texts(of_known, text), nearest_texts(text, np.zeros(ITEMS))
-    assert np.array_equal(found.toarray() > 0, expected.toarray() > 0)
-    np.testing.assert_allclose(found.toarray(), expected.toarray(), atol=1e-6)
+def test_of_one_text_the_most_used_are_neighbours():
+    """Also where more items share it than an item has neighbours; beyond them come the next texts."""
+    random = np.random.default_rng(6)
+    kinds = unit(random.normal(size=(5, 3)))
+    of = np.repeat(np.arange(5), [1, 2, 3, 40, 34])
+    counts = random.integers(0, 9, len(of))
+    there = random.random(len(of)) < 0.9
+    found = neighbours(kinds[of], there, counts).toarray()
+    alike = kinds.astype(np.float64) @ kinds.T
+    np.fill_diagonal(alike, 1.0)
+    for item, kind in enumerate(of):
+        others = [other for other in np.flatnonzero(there) if other != item and alike[kind, of[other]] > 0]
+        others.sort(key=lambda other: (-alike[kind, of[other]], -counts[other], other))
+        expected = np.zeros(len(of))
+        expected[others[:TEXT_NEIGHBOURS]] = np.exp(10 * (alike[kind, of[others[:TEXT_NEIGHBOURS]]] - 1))
+        np.testing.assert_allclose(found[item], expected / max(expected.sum(), 1e-9), rtol=1e-4, atol=1e-9)
 
 
 def test_pairs_equal_a_plain_loop():

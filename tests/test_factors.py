@@ -7,7 +7,6 @@ import pytest
 from scipy.sparse import csr_array
 
 from include.models import factors
-from include.models.candidates import nearest_texts, text_neighbours
 from include.models.factors import (
     REACH_POWER,
     Lenders,
@@ -18,6 +17,7 @@ from include.models.factors import (
     with_neighbours,
 )
 from include.models.interests import unit
+from include.models.nearest_texts import NearestTexts
 
 
 def marks(users=80, items=25, seed=0):
@@ -198,7 +198,8 @@ def test_neighbours_that_were_found_before_lend_the_same():
     lenders = Lenders.of_items(text[:20], left[:20], right[:20], had_by[:20] / (had_by[:20] + EVIDENCE))
     weights = {"own_evidence": EVIDENCE, "neighbours_weight": 1.5}
     expected = with_borrowed(lenders, text, place, exposure, **weights)
-    found = with_neighbours(left, right, text_neighbours(nearest_texts(text, np.zeros(n))), had_by, exposure, **weights)
+    near = NearestTexts.among(text, np.zeros(n)).neighbours(np.zeros(n), np.ones(n, dtype=bool))
+    found = with_neighbours(left, right, near, had_by, exposure, **weights)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     assert found[1][20:].any(axis=1).all(), "items without factors have borrowed ones"

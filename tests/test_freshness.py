@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include.models.candidates import nearest_texts, popularity, text_neighbours
+from include.models.candidates import popularity
 from include.models.encoder import TextEncoder
 from include.models.freshness import curve, measurable, refreshed, refreshed_at
 from include.models.histories import Histories
@@ -28,7 +28,7 @@ from include.stores import backtests, behaviour, lake
 from tests import test_candidates
 from tests.test_backtest import CUT as BOUNDARY
 from tests.test_backtest import END, USERS, at, delivered, future, past
-from tests.test_candidates import DAY, ITEMS, fitted
+from tests.test_candidates import DAY, ITEMS, fitted, neighbours
 from tests.test_path import include
 
 CUT, HOURS = END - timedelta(hours=6), 6
@@ -74,7 +74,7 @@ def test_items_that_appeared_since_have_trends_traits_and_neighbours_and_no_lear
     random = np.random.default_rng(1)
     texts = np.concatenate([sources.traits.texts, random.normal(size=(3, sources.traits.texts.shape[1]))])
     traits = Traits.of(texts.astype(np.float32), [["a"]] * (ITEMS + 3), [None] * (ITEMS + 3))
-    near = text_neighbours(nearest_texts(traits.texts, np.zeros(ITEMS + 3)))
+    near = neighbours(traits.texts)
     fresh = refreshed(sources, more, traits, near, np.zeros(ITEMS + 3), DAY + 6)
     for field in fields(fresh):
         value = getattr(fresh, field.name)

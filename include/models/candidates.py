@@ -17,21 +17,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array, hstack, vstack
+from scipy.sparse import coo_array, csr_array, vstack
 
 from include.models.factors import (
-    TEXT_NEIGHBOURS,
-    TEXT_SHARPNESS,
     expected_interactions,
     factorised,
     item_to_item,
     with_neighbours,
 )
 from include.models.histories import LONGEST, Histories, Pairs
-from include.models.products import PackedMatrix
-from include.models.sparse import entries, kept_form, only, sparse_of, sparse_tensors, strongest
+from include.models.sparse import entries, kept_form, sparse_of, sparse_tensors, strongest, strongest_of_dense
 from include.models.traits import Traits, popularity_of_likes
 from include.settings import ItemFactors
 
@@ -52,14 +48,8 @@ LENDERS = 32
 DIMENSIONS = 64
 """Of the factors that are a source: lists are as good as with the 128 of item vectors, at half the cost."""
 
-MOST_TEXT_ITEMS = 20_000
-"""Items that have text neighbours, at most, the newest ones: finding them costs the square. 10 s or so at this number."""
-
 MOST_TOGETHER = 500
 """Last items of a history that are held to be alike: it keeps the cost of the cosine in proportion to what happened."""
-
-TEXTS_AT_ONCE = 1024
-"""Items whose neighbours one product finds."""
 
 OWN_EVIDENCE = 5.0
 """Interactions at which an item's own evidence counts as much as its text neighbours'."""
@@ -229,7 +219,7 @@ def relate(
 
     Args:
         histories: of all users; what happened at T or later is left out.
-        near: (n, n) neighbours by text (see `text_neighbours`).
+        near: (n, n) neighbours by text (see `nearest_texts`).
         first_day: (n,) when each item came to be.
         day: T, in days from the epoch.
         factors: of EASE and how it is factorised.
@@ -242,7 +232,7 @@ def relate(
     marks = pairs.matrix(np.ones(len(pairs.item), dtype=np.float32), np.ones(len(pairs.item), dtype=bool))
     used = _most_used(popularity(known, day, (factors.half_life_days,))[0], counts, factors.max_items)
     matrix = item_to_item(csr_array(marks[:, used]), factors.regularisation, np.float32)
-    ease = _of_all(_strongest_of_dense(matrix, NEIGHBOURS), used, n)
+    ease = _of_all(strongest_of_dense(matrix, NEIGHBOURS), used, n)
     had_by = np.bincount(marks.indices, minlength=n).astype(np.float64)
     exposure = np.maximum(expected_interactions(first_day, known.day, int((first_day < day).sum())), had_by)
     left, right = _factors(matrix, used, had_by, near, exposure, factors, seed)
@@ -282,7 +272,7 @@ def fit(
     Args:
         histories: of all users; what happened at T or later is left out.
         relations: learned at T or before it.
-        near: (n, n) neighbours by text as of T (see `text_neighbours`).
+        near: (n, n) neighbours by text as of T (see `nearest_texts`).
         traits: of the items.
         first_day: (n,) when each item came to be.
         day: T, in days from the epoch.
@@ -316,16 +306,6 @@ def _strongest_by_rows(of: Callable[[slice], csr_array], n: int) -> csr_array:
     return csr_array(vstack(blocks, format="csr")) if blocks else csr_array((n, n))
 
 
-def _strongest_of_dense(matrix: NDArray[np.floating], most: int) -> csr_array:
-    if (most := min(most, matrix.shape[1])) == 0:
-        return csr_array(matrix.shape)
-    columns = np.sort(np.argpartition(-matrix, most - 1, axis=1)[:, :most], axis=1)
-    values = np.take_along_axis(matrix, columns, axis=1)
-    kept = values > 0
-    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-    return csr_array((values[kept], columns[kept], indptr), shape=matrix.shape)
-
-
 def _most_used(decayed: NDArray[np.float64], counts: NDArray[np.floating], most: int) -> Ints:
     """Of the items that somebody used the most used by decayed counts, sorted, as item factors are learned of."""
     used = np.flatnonzero(counts > 0)
@@ -354,56 +334,6 @@ def _factors(
     left[used], right[used] = factorised(matrix, had_by[used], dimensions=DIMENSIONS, seed=seed)
     own, weight = factors.own_evidence, factors.neighbours_weight
     return with_neighbours(left, right, near, evidence, exposure, own_evidence=own, neighbours_weight=weight)
-
-
-def nearest_texts(text: Floats, first_day: NDArray[np.float64], most: int = TEXT_NEIGHBOURS) -> csr_array:
-    """(n, n) cosines of each item's text with the other texts that are most like it.
-
-    Args:
-        text: (n, d) text vectors, unit, or zero for an item without text.
-        first_day: (n,) when each item came to be; of more than `MOST_TEXT_ITEMS` with a text the newest have neighbours.
-        most: texts of each item, at most.
-    """
-    n = len(text)
-    told = np.flatnonzero(text.any(axis=1))
-    told = np.sort(told[np.argsort(-first_day[told], kind="stable")[:MOST_TEXT_ITEMS]])
-    own = np.ascontiguousarray(text[told])
-    packed = PackedMatrix(torch.from_numpy(own))
-    blocks: list[csr_array] = []
-    for start in range(0, len(told), TEXTS_AT_ONCE):
-        near = packed.product(torch.from_numpy(own[start : start + TEXTS_AT_ONCE])).numpy()
-        near[np.arange(len(near)), np.arange(start, start + len(near))] = 0.0
-        blocks.append(_strongest_of_dense(near, most))
-    return _of_all(csr_array(vstack(blocks, format="csr")), told, n) if blocks else csr_array((n, n))
-
-
-def with_later_texts(nearest: csr_array, text: Floats) -> csr_array:
-    """(n, n) the nearest texts of n items, of the first m of which they are known: (m, m); `text` is (n, d)."""
-    for start in range(nearest.shape[0], len(text), TEXTS_AT_ONCE):
-        later = np.arange(start, min(start + TEXTS_AT_ONCE, len(text)))
-        near = text[later] @ text[: later[-1] + 1].T
-        near[np.arange(len(later)), later] = 0.0
-        of_known = hstack([nearest, csr_array(near[:, :start].T)], format="csr")
-        nearest = csr_array(
-            vstack([strongest(of_known, TEXT_NEIGHBOURS), _strongest_of_dense(near, TEXT_NEIGHBOURS)], format="csr")
-        )
-    return nearest
-
-
-def text_neighbours(nearest: csr_array, there: NDArray[np.bool_] | None = None) -> csr_array:
-    """(n, n) weights of the nearest texts of each item, by how like they are, each row's sum 1.
-
-    Args:
-        nearest: (n, n) cosines (see `nearest_texts`).
-        there: (n,) items that can be a neighbour; by default all.
-    """
-    if there is not None:
-        nearest = only(nearest, there[nearest.indices])
-    nearest = strongest(nearest, TEXT_NEIGHBOURS)
-    row, _ = entries(nearest)
-    weights = np.exp(TEXT_SHARPNESS * (nearest.data.astype(np.float64) - 1.0))
-    weights /= np.bincount(row, weights=weights, minlength=nearest.shape[0])[row]
-    return csr_array((weights, nearest.indices, nearest.indptr), shape=nearest.shape)
 
 
 def _cosine(pairs: Pairs) -> csr_array:

@@ -19,7 +19,7 @@ from scipy.linalg.lapack import dpotrf, dpotri, spotrf, spotri
 from scipy.sparse import csr_array
 
 from include.models.products import ROUNDING, PackedMatrix, row_products
-from include.models.sparse import picked, places
+from include.models.sparse import distinct_rows, picked, places
 
 Matrix = NDArray[np.floating]
 Floats = NDArray[np.float32]
@@ -188,11 +188,8 @@ class Lenders:
             right: (f, k) their right vectors.
             trust: (f,) how far these are trusted, 0 to 1.
         """
-        told = np.flatnonzero(text.any(axis=1))
-        kinds: dict[bytes, int] = {}
-        of = np.full(len(text), -1, dtype=np.int64)
-        of[told] = [kinds.setdefault(text[row].tobytes(), len(kinds)) for row in told]
-        distinct = text[told[np.unique(of[told], return_index=True)[1]]]
+        of, first = distinct_rows(text)
+        told, distinct = np.flatnonzero(of >= 0), text[first]
         factors = np.concatenate([left, right], axis=1).astype(np.float64)
         weighed = np.concatenate([factors * trust[:, None], trust[:, None]], axis=1)
         # A sparse product sums in one order.

@@ -20,6 +20,15 @@ def picked(values: NDArray[Any], position: Ints, none: float) -> NDArray[Any]:
     return np.append(values, values.dtype.type(none))[position]
 
 
+def distinct_rows(matrix: NDArray[Any]) -> tuple[Ints, Ints]:
+    """Which distinct row each one is, numbered as they first come, -1 for one of zeros; and where each first comes."""
+    told = np.flatnonzero(matrix.any(axis=1))
+    kinds: dict[bytes, int] = {}
+    of = np.full(len(matrix), -1, dtype=np.int64)
+    of[told] = [kinds.setdefault(matrix[row].tobytes(), len(kinds)) for row in told]
+    return of, told[np.unique(of[told], return_index=True)[1]]
+
+
 def kept_form(matrix: csr_array) -> csr_array:
     """In the form in which it is kept, so that what is fitted and what is read again score alike."""
     found = csr_array(matrix)
@@ -47,6 +56,17 @@ def strongest(matrix: csr_array, most: int) -> csr_array:
     found = only(matrix, kept)
     found.sort_indices()  # of what is left: of all it would take longer than all the rest
     return found
+
+
+def strongest_of_dense(matrix: NDArray[np.floating], most: int) -> csr_array:
+    """The largest positive entries of each row of a dense matrix."""
+    if (most := min(most, matrix.shape[1])) == 0:
+        return csr_array(matrix.shape)
+    columns = np.sort(np.argpartition(-matrix, most - 1, axis=1)[:, :most], axis=1)
+    values = np.take_along_axis(matrix, columns, axis=1)
+    kept = values > 0
+    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
+    return csr_array((values[kept], columns[kept], indptr), shape=matrix.shape)
 
 
 def entries(matrix: csr_array) -> tuple[Ints, Ints]:

@@ -23,6 +23,7 @@ from include.durations import duration
 from include.models import candidates, metrics, peers
 from include.models.freshness import measurable, refreshed, refreshed_at
 from include.models.histories import Histories
+from include.models.nearest_texts import NearestTexts
 from include.models.traits import Traits
 from include.settings import Settings
 from include.steps.item_texts import centred, embed_items
@@ -112,8 +113,7 @@ class Texts:
     vectors: NDArray[np.float32]
     """(items, d) as the vector table would have them."""
 
-    nearest: csr_array
-    """(known, known) of those of the cut."""
+    nearest: NearestTexts
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,8 @@ def read_texts(settings: Settings, told: Told, learned: Learned) -> Texts:
     known = learned.ranking.sources.traits
     assert known is not None, "only artefacts of before have none, and these were made for the cut"
     later = centred(*embed_items(settings, learned.state, told.described.slice(told.known)), learned.text_mean)
-    nearest = candidates.nearest_texts(known.texts, told.first_day[: told.known])
-    return Texts(np.concatenate([known.texts, later]), nearest)
+    vectors = np.concatenate([known.texts, later])
+    return Texts(vectors, NearestTexts.among(vectors, told.first_day))
 
 
 def active_hours(told: Told, plan: Plan) -> list[Hour]:
@@ -279,8 +279,9 @@ def trends_at(told: Told, ranking: Ranking, texts: Texts, hour: int) -> Ranking:
     items = told.items_at(hour)
     said = told.described.slice(0, items)
     traits = Traits.of(texts.vectors[:items], said["categories"].to_pylist(), said["creator_id"].to_pylist())
-    near = candidates.text_neighbours(candidates.with_later_texts(texts.nearest, traits.texts))
     before, first_day = told.before(hour, items, liked=True), told.first_day[:items]
+    counts = np.bincount(before.item, minlength=len(told.items))
+    near = texts.nearest.neighbours(counts, np.arange(len(told.items)) < items)[:items, :items]
     sources = refreshed(ranking.sources, before, traits, near, first_day, told.day(hour))
     return Ranking(sources, ranking.ranker, told.items[:items])
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from include.columns import Artefact
-from include.models.candidates import Relations, Sources, fit, nearest_texts, relate, text_neighbours
-from include.models.factors import TEXT_NEIGHBOURS
+from include.models.candidates import Relations, Sources, fit, relate
 from include.models.histories import Histories
 from include.models.interests import MICROSECONDS_PER_DAY
+from include.models.nearest_texts import NearestTexts
 from include.models.pools import Pool, pool
 from include.models.ranker import LINEAR_SHARE, Example, Ranker, taken, teaches, train
 from include.models.traits import Traits
@@ -37,9 +37,6 @@ ENOUGH_PAIRS = 1500
 MOST_WINDOWS = 24
 RELATED_WINDOWS = 4
 """Windows, at most, for which items' relations are learned once, as of the start of the oldest: it costs most of a window."""
-
-NEAREST = 2 * TEXT_NEIGHBOURS
-"""Texts that are looked for beside each, so that neighbours are left where some came later than a window's start."""
 
 HOURS_BETWEEN = 6.0
 """Between two windows, where trends are hourly, so that they begin at four hours in turns: what the last hour is worth depends on
@@ -67,9 +64,7 @@ class Past:
 
     histories: Histories
     item_ids: list[str]
-    nearest: csr_array
-    """(n, n) cosines with the nearest texts, more of them than an item has neighbours: some came later than a window's start."""
-
+    nearest: NearestTexts
     traits: Traits
     first_day: NDArray[np.float64]
     from_day: NDArray[np.float64]
@@ -82,7 +77,8 @@ class Past:
 
     def near(self, day: float) -> csr_array:
         """(n, n) neighbours by text among the items that were there at a time."""
-        return text_neighbours(self.nearest, self.first_day < day)
+        counts = np.bincount(self.histories.before(day).item, minlength=len(self.item_ids))
+        return self.nearest.neighbours(counts, self.first_day < day)
 
 
 def in_days(moment: datetime) -> float:
@@ -111,7 +107,7 @@ def read_past(settings: Settings, state: dict[str, Any]) -> Past:
     return Past(
         histories=Histories(done.user[known], done.item[known], days(done.event_ts[known]), (len(users), len(ids))),
         item_ids=ids,
-        nearest=nearest_texts(texts, first_day, NEAREST),
+        nearest=NearestTexts.among(texts, first_day),
         traits=Traits.of(texts, items["categories"].to_pylist(), items["creator_id"].to_pylist()),
         first_day=first_day,
         from_day=np.nan_to_num(days(spans["available_from"].to_numpy()), nan=-np.inf),
