@@ -1,9 +1,10 @@
 """The command line: the same steps as the DAGs run, on the same home, under the same lock.
 
-Exit code 0: done. 1: a quality gate failed and nothing was published. 2: bad input or usage.
+Exit code 0: done. 1: a quality gate failed and nothing was published. 2: bad input or usage. 70: a fault, with its traceback.
 """
 
 import logging
+import os
 import sys
 
 import typer
@@ -47,10 +48,14 @@ def main() -> None:
         typer.echo(f"{kind}: {message}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None:
-            raise
-        typer.echo(f"error: {readable(str(error.filename))}: {error.strerror}", err=True)
+        what = error if error.filename is None else f"{error.filename}: {error.strerror}"
+        typer.echo(f"error: {readable(str(what))}", err=True)
         sys.exit(BadInput.exit_code)
+    except Exception:
+        logging.getLogger(__name__).exception(
+            "this is a fault of Tidemark, or of a file that it wrote and something changed since"
+        )
+        sys.exit(os.EX_SOFTWARE)
 
 
 if __name__ == "__main__":

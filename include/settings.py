@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import date
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,7 +35,7 @@ from include.errors import BadInput
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 def _a_date(text: str) -> str:
@@ -413,7 +414,7 @@ class Settings(BaseSettings):
     interests: Interests = Interests()
     item_factors: ItemFactors = ItemFactors()
     ranker: Ranker = Ranker()
-    surfaces: tuple[Surface, ...] = (Surface(),)
+    surfaces: tuple[Surface, ...] = Field((Surface(),), min_length=1)
     cold_start: ColdStart = ColdStart()
     gates: Gates = Gates()
     training: Training = Training()
@@ -434,10 +435,14 @@ class Settings(BaseSettings):
     @classmethod
     def _home_is_usable(cls, value: Any, info: ValidationInfo) -> Path:
         text = str(value)
+        if not text.strip():
+            raise ValueError("it is empty: name a folder, or leave it out")
         home = _remote_home(text, info.data.get("object_store", ObjectStore())) if "://" in text else Path(text)
         # A LanceDB address ends at a question mark, DuckDB reads a backslash as an escape, and dbt braces as its own.
         if found := sorted({char for char in str(home.absolute()) if char in r"?\{}" or not char.isprintable()}):
             raise ValueError(f"the path of a home must not hold {', '.join(map(ascii, found))}: choose another folder")
+        if isinstance(home, Path) and home.exists() and not home.is_dir():
+            raise ValueError(f"{home} is no folder: choose another")
         return home
 
     @field_validator("encoder")
@@ -565,7 +570,10 @@ def load() -> Settings:
         raise BadInput(f"{error} (see include/settings.py)") from error
     except ValidationError as error:
         first = error.errors()[0]
-        name = _PREFIX + "__".join(str(part).upper() for part in first["loc"])
+        # Within a list of groups, which is one variable, it is a place that is named.
+        variable = list(takewhile(lambda part: isinstance(part, str), first["loc"]))
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][len(variable) :])
+        name = _PREFIX + "__".join(str(part).upper() for part in variable) + place
         # What contradicts itself across a whole is no single setting's.
         what = f"setting {name}" if first["loc"] else "settings"
         raise BadInput(f"{what}: {first['msg']} (see include/settings.py)") from error

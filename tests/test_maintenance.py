@@ -39,6 +39,7 @@ from include.stores import (
     vectors,
     versions,
 )
+from include.stores.backups import CONTENT
 from include.stores.files import write_json
 from include.stores.lock import writing
 from tests import samples
@@ -460,7 +461,14 @@ def test_a_backup_that_is_not_whole_is_refused_and_the_home_stays_empty(settings
         archive.add(tmp_path / "home.tar", "../outside")
     with pytest.raises(BadInput, match="no file of a home"):
         restore(there, tmp_path / "bad.tar")
+    for said in ([], {"version": 1}, {"version": 1, "files": {"version.json": {"sha256": "0"}}}):
+        (tmp_path / CONTENT).write_text(json.dumps(said))
+        with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+            archive.add(tmp_path / CONTENT, CONTENT)
+        with pytest.raises(BadInput, match=r"bad\.tar is no backup"):
+            restore(there, tmp_path / "bad.tar")
     assert not there.home.exists()
+    assert (tmp_path / "home.tar").stat().st_mode & 0o777 == 0o600, "it holds what everybody did"
     with pytest.raises(BadInput, match="there already"):
         backup(settings, tmp_path / "home.tar")
     with pytest.raises(BadInput, match="inside the home"):

@@ -457,7 +457,18 @@ def include_process(home: Path, *arguments: str, **environment: str) -> subproce
     [
         (["land", "absent.csv"], "absent.csv"),
         (["publications", "show"], "nothing is published"),
-        (["update", "--until", "yesterday"], "'yesterday' is not a time"),
+        (["update", "--until", "yesterday"], "--until: 'yesterday' is not a time"),
+        (["backtest", "--every", "7x", "--out", "there"], "every: '7x' is not a span"),
+        (["show", "user", "u1", "--every", "5d"], "go with --timeline"),
+        (
+            ["land", "absent.csv", "--arrival", "0204-05-01T10:00"],
+            "--arrival 0204-05-01T10:00:00+00:00 is before 1990-01-01",
+        ),
+        (
+            ["compare-encoders", '{"source": 1}', "--every", "7d", "--out", "there"],
+            "encoder source: Input should be a valid string",
+        ),
+        (["switch-encoder", "", "--reason", "why"], "encoder source: name it"),
         (["show", "user", "u1"], "nothing is published"),
         (["run"], "no snapshot"),
         (["sql", "select 1"], "no lake"),
@@ -470,6 +481,30 @@ def test_bad_input_is_one_clear_line_and_exit_2(tmp_path, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_t_before_everything_is_refused(shop):
+    settings, _ = shop
+    for command in ("recommend", "rebuild"):
+        done = include(settings.home, command, "--as-of", "0001-01-01")
+        assert done.returncode == 2
+        assert "is before the first event" in done.stderr
+
+
+def test_a_fault_is_no_failed_gate(shop, tmp_path):
+    settings, _ = shop
+    shutil.copytree(settings.home, tmp_path / "home")
+    (tmp_path / "home" / "publications" / "serving.json").write_text("")
+    done = include(tmp_path / "home", "doctor")
+    assert done.returncode == os.EX_SOFTWARE
+
+
+def test_where_all_events_were_rejected_it_says_why(tmp_path):
+    rows = [{**row, "event_type": "bought"} for row in samples.events(20)]
+    include(tmp_path / "home", "land", str(samples.write(tmp_path / "events.jsonl", rows)))
+    done = include(tmp_path / "home", "run")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: all 20 events were rejected, 20 as unknown_event_type")
 
 
 def test_a_home_that_cannot_be_made_is_one_clear_line(tmp_path):

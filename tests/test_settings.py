@@ -139,3 +139,21 @@ def test_a_catalogue_that_libpq_cannot_read_is_refused_without_being_quoted(tmp_
     with pytest.raises(BadInput, match="libpq") as caught:
         postgres.parameters(settings)
     assert "secret-one" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("HOME", "", "setting TIDEMARK_HOME: .* it is empty"),
+        ("HOME", __file__, "setting TIDEMARK_HOME: .* is no folder"),
+        ("SURFACES", "[]", "setting TIDEMARK_SURFACES: .* at least 1 item"),
+        ("SURFACES", '[{"length": 0}]', r"setting TIDEMARK_SURFACES\[0\]\.length: "),
+        ("INTERESTS__SHORT_HALF_LIFE_DAYS", "inf", "setting TIDEMARK_INTERESTS__SHORT_HALF_LIFE_DAYS: .* finite"),
+    ],
+)
+def test_what_makes_no_home_or_no_lists_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"TIDEMARK_{name}", value)
+    with pytest.raises(BadInput, match=message):
+        load()

@@ -62,7 +62,7 @@ def backtest(
         k=k,
         surface=surface,
         methods=named,
-        until=moment(until),
+        until=moment(until, "--until"),
         seed=seed,
         out=out,
         freshness=freshness,

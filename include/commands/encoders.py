@@ -87,7 +87,7 @@ def compare_encoders(
         cuts=cuts,
         k=k,
         surface=surface,
-        until=moment(until),
+        until=moment(until, "--until"),
         seed=seed,
         out=out,
     )
@@ -139,7 +139,7 @@ def train_encoder(
         minutes=minutes,
         k=k,
         surface=surface,
-        until=moment(until),
+        until=moment(until, "--until"),
         seed=seed,
         out=out,
     )

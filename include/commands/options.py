@@ -30,8 +30,8 @@ LastWindowEnd = Annotated[
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything that draws.")]
 
 
-def moment(text: str | None) -> datetime | None:
-    """A time as people write it (ISO 8601; UTC where no zone is given)."""
+def moment(text: str | None, option: str) -> datetime | None:
+    """The time that an option names as people write it (ISO 8601; UTC where no zone is given)."""
     if text is None:
         return None
     try:
@@ -39,7 +39,7 @@ def moment(text: str | None) -> datetime | None:
         return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise BadInput(
-            f"{text!r} is not a time: write ISO 8601, for example 2010-09-30 or 2010-09-30T14:00:00Z"
+            f"{option}: {text!r} is not a time: write ISO 8601, for example 2010-09-30 or 2010-09-30T14:00:00Z"
         ) from error
 
 

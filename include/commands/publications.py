@@ -218,8 +218,12 @@ def show_user(
     at: Annotated[
         list[str] | None, typer.Option(metavar="T", help="With --timeline: as of when; may be repeated.")
     ] = None,
-    every: Annotated[str, typer.Option(metavar="7d|12h", help="With --timeline: from one point to the next.")] = "7d",
-    points: Annotated[int, typer.Option(min=1, max=1000, help="With --timeline: how many points.")] = 8,
+    every: Annotated[
+        str | None, typer.Option(metavar="7d|12h", help="With --timeline: from one point to the next; by default 7d.")
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="With --timeline: how many points; by default 8.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.parquet", help="With --timeline: a file for the vectors.")
     ] = None,
@@ -228,16 +232,18 @@ def show_user(
     if not timeline:
         from include.steps.show import show_user as step
 
-        if at or out:
-            raise BadInput("--at and --out go with --timeline")
+        if at or out or every or points:
+            raise BadInput("--at, --every, --points and --out go with --timeline")
         typer.echo(step(home(), user_id, publication, top))
         return
     from include.steps.timeline import as_text
     from include.steps.timeline import timeline as past
 
-    times = [time for time in map(moment, at or []) if time is not None]
-    span = duration(every)
-    typer.echo(as_text(past(home(), user_id, at=times, every=span, points=points, publication=publication, out=out)))
+    times = [time for text in at or [] if (time := moment(text, "--at")) is not None]
+    found = past(
+        home(), user_id, at=times, every=duration(every or "7d"), points=points or 8, publication=publication, out=out
+    )
+    typer.echo(as_text(found))
 
 
 @show_app.command("item")

@@ -43,7 +43,7 @@ def update(
     from include.steps.plan import plan_update
 
     settings = home()
-    printed(take_to_publication(settings, plan_update(settings, moment(until)), None))
+    printed(take_to_publication(settings, plan_update(settings, moment(until, "--until")), None))
 
 
 @app.command()
@@ -58,7 +58,11 @@ def rebuild(
     from include.steps.plan import plan_rebuild
 
     settings = home()
-    printed(take_to_publication(settings, plan_rebuild(settings, moment(as_of), publication), True if serve else None))
+    printed(
+        take_to_publication(
+            settings, plan_rebuild(settings, moment(as_of, "--as-of"), publication), True if serve else None
+        )
+    )
 
 
 @app.command()
@@ -72,7 +76,7 @@ def recommend(
     settings = home()
     printed(
         take_to_publication(
-            settings, plan_recommend(settings, moment(as_of), beyond_data=True), True if serve else None
+            settings, plan_recommend(settings, moment(as_of, "--as-of"), beyond_data=True), True if serve else None
         )
     )
 

@@ -38,14 +38,15 @@ def encoder_settings(**options: Any) -> Encoder:
         BadInput: a setting is unusable.
     """
     given = {name: value for name, value in options.items() if value not in (None, "")}
-    folder = Path(given.get("source", "")).expanduser()
-    if "source" in given and folder.is_dir():
-        given["source"] = str(folder.resolve())
+    if "source" not in given:
+        raise BadInput("encoder source: name it, as a folder or as TIDEMARK_ENCODER__SOURCE would")
     try:
-        return Encoder(**given)
+        found = Encoder(**given)
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInput(f"encoder {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    folder = Path(found.source).expanduser()
+    return found.model_copy(update={"source": str(folder.resolve())}) if folder.is_dir() else found
 
 
 def named_encoder(text: str) -> Encoder:

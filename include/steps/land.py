@@ -66,14 +66,16 @@ def land(
         BadInput: an option is unusable, or a file cannot be read or is not of the format; names file, position and what to do.
     """
     at = hour_of(_utc(arrival)) if isinstance(arrival, datetime) else arrival
+    earliest = datetime.fromisoformat(settings.earliest_event).replace(tzinfo=UTC)
     if isinstance(at, datetime):
         landing.refuse_ahead(at, f"--arrival {at.isoformat()}")
+        if at < earliest:
+            raise BadInput(f"--arrival {at.isoformat()} is before {settings.earliest_event} (setting earliest_event)")
     span = (_utc(events_from) if events_from else None, _utc(events_to) if events_to else None)
     if span[0] and span[1] and span[0] >= span[1]:
         raise BadInput(f"--events-from {span[0].isoformat()} is not before --events-to {span[1].isoformat()}")
     found = sources(path, format, table)
     now = datetime.now(UTC)
-    earliest = datetime.fromisoformat(settings.earliest_event).replace(tzinfo=UTC)
     # Beside its place, so that a rename takes it there; what goes to an object store is prepared on this machine.
     beside = settings.work if stored.is_remote(settings.landing) else settings.landing
     aside = beside / f"{landing.INCOMING}{uuid.uuid4().hex}"

@@ -43,10 +43,11 @@ def score_served(settings: Settings, again: int = 0) -> dict[str, Any]:
     """
     snapshot = gated(settings)
     with lake.connect(settings) as connection:
-        end = behaviour.default_as_of(connection, snapshot)
+        end, first = behaviour.default_as_of(connection, snapshot), behaviour.first_event(connection, snapshot)
     last = end.replace(hour=0, minute=0, second=0, microsecond=0)
     done = list_quality.scored_days(settings)
-    starts = [last - DAY * back for back in range(max(DAYS_BACK, again), 0, -1)]
+    days = (last - (first or last)) // DAY + 1
+    starts = [last - DAY * back for back in range(max(DAYS_BACK, min(again, days)), 0, -1)]
     starts = [start for start in starts if start.date() not in done or start >= last - DAY * again]
     rows: list[dict[str, Any]] = []
     clicks: list[tuple[Any, ...]] = []

@@ -84,7 +84,8 @@ def _refuse_others(settings: Settings, manifest: publications.Manifest) -> None:
     found = encoder.identify(settings.encoder)
     if manifest["encoder_id"] != found or manifest["settings_hash"] != settings.hash:
         raise BadInput(
-            f"publication {manifest['id']} was made with other settings (encoder {manifest['encoder_id']}; now {found}): "
+            f"publication {manifest['id']} was made with other settings (encoder {manifest['encoder_id']}, hash "
+            f"{manifest['settings_hash']}; now {found}, {settings.hash}): "
             "set them again, or name a publication that was made with those that are set now"
         )
     with lake.connect(settings) as connection:

@@ -76,6 +76,7 @@ def write(settings: Settings, out: Path, version: int) -> dict[str, Any]:
     listed: dict[str, dict[str, Any]] = {}
     total = 0
     try:
+        aside.touch(mode=0o600)  # it holds what everybody did
         with (
             tempfile.TemporaryDirectory(dir=out.parent) as scratch,
             tarfile.open(aside, "w", dereference=True) as archive,
@@ -122,7 +123,7 @@ def check(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadInput(f"{path} is not there")
     hashes = {}
-    content: dict[str, Any] | None = None
+    content: Any = None
     try:
         with tarfile.open(path, "r") as archive:
             for entry in archive:
@@ -136,13 +137,17 @@ def check(path: Path) -> dict[str, Any]:
                 hashes[entry.name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     except (tarfile.TarError, EOFError, json.JSONDecodeError) as error:
         raise BadInput(f"{path} is no backup, or was cut off: {error}") from error
-    if content is None or not isinstance(content.get("version"), int):
-        raise BadInput(f"{path} is no backup, or was cut off: it has no {CONTENT}")
-    listed = {name: file["sha256"] for name, file in content["files"].items()}
+    try:
+        listed = {name: file["sha256"] for name, file in content["files"].items() if isinstance(file["mtime_ns"], int)}
+        whole = isinstance(content["version"], int)
+    except (TypeError, KeyError, AttributeError):  # another program's, or none
+        whole = False
+    if not whole:
+        raise BadInput(f"{path} is no backup, or was cut off: it has no {CONTENT} of Tidemark")
     if hashes != listed:
         wrong = sorted(name for name in {*hashes, *listed} if hashes.get(name) != listed.get(name))
         raise BadInput(f"{path} is not as it was written: {len(wrong)} files differ, the first is {wrong[0]}")
-    return content
+    return dict(content)
 
 
 def _refuse_other_places(path: Path, name: str) -> None:

@@ -68,12 +68,24 @@ def default_as_of(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datet
     Raises:
         BadInput: the snapshot holds no events.
     """
-    found = connection.execute(
-        f"SELECT max(arrival_hour) FROM {at(Mart.BATCHES, snapshot)} WHERE landed_table = 'events' AND landed > rejected"
-    ).fetchone()
+    batches = f"FROM {at(Mart.BATCHES, snapshot)} WHERE landed_table = 'events'"
+    found = connection.execute(f"SELECT max(arrival_hour) {batches} AND landed > rejected").fetchone()
     if found is None or found[0] is None:
+        rejected = connection.execute(f"SELECT coalesce(sum(rejected), 0)::BIGINT {batches}").fetchone()
+        if rejected and rejected[0]:
+            raise BadInput(
+                f"all {rejected[0]:,} events were rejected, {_reasons(connection, snapshot)}: correct them and land them again"
+            )
         raise BadInput("the lake holds no events yet: land some, clean them, and try again")
     return found[0].replace(tzinfo=UTC) + timedelta(hours=1)  # type: ignore[no-any-return]
+
+
+def _reasons(connection: duckdb.DuckDBPyConnection, snapshot: int) -> str:
+    """Why events were rejected, in words."""
+    rows = connection.execute(
+        f"SELECT reason, count(*) FROM {at(Mart.REJECTED, snapshot)} WHERE landed_table = 'events' GROUP BY reason ORDER BY 2 DESC, 1"
+    ).fetchall()
+    return ", ".join(f"{count:,} as {reason}" for reason, count in rows) + " (`fct_rejected_rows` has them)"
 
 
 def items(

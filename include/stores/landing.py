@@ -76,7 +76,7 @@ def folder(settings: Settings, table: str, hour: datetime) -> Path:
 
 def batch_name(table: str, hour: datetime) -> str:
     """The path of a batch's folder within the landing folder."""
-    return f"{table}/{hour:dt=%Y-%m-%d}/{hour:hr=%H}"
+    return f"{table}/dt={hour.date().isoformat()}/hr={hour:%H}"
 
 
 def refuse_ahead(hour: datetime, what: str) -> None:
