@@ -458,14 +458,14 @@ def include_process(home: Path, *arguments: str, **environment: str) -> subproce
         (["land", "absent.csv"], "absent.csv"),
         (["publications", "show"], "nothing is published"),
         (["update", "--until", "yesterday"], "--until: 'yesterday' is not a time"),
-        (["backtest", "--every", "7x", "--out", "there"], "every: '7x' is not a span"),
+        (["backtest", "--every", "7x", "--cuts", "1", "--out", "there"], "every: '7x' is not a span"),
         (["show", "user", "u1", "--every", "5d"], "go with --timeline"),
         (
             ["land", "absent.csv", "--arrival", "0204-05-01T10:00"],
             "--arrival 0204-05-01T10:00:00+00:00 is before 1990-01-01",
         ),
         (
-            ["compare-encoders", '{"source": 1}', "--every", "7d", "--out", "there"],
+            ["compare-encoders", '{"source": 1}', "--every", "7d", "--cuts", "1", "--out", "there"],
             "encoder source: Input should be a valid string",
         ),
         (["switch-encoder", "", "--reason", "why"], "encoder source: name it"),
