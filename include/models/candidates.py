@@ -24,6 +24,7 @@ from include.models.factors import (
     expected_interactions,
     factorised,
     item_to_item,
+    low_pass,
     with_neighbours,
 )
 from include.models.histories import LONGEST, Histories, Pairs
@@ -104,6 +105,10 @@ class Sources:
     left: Floats | None = None
     right: Floats | None = None
     """(n, k) EASE's matrix factorised: what having an item says, and what it takes to be recommended."""
+
+    low_left: Floats | None = None
+    low_right: Floats | None = None
+    """(n, k) the same of who had what (see `low_pass`)."""
 
     @cached_property
     def by_popularity(self) -> Ints:
@@ -205,6 +210,10 @@ class Relations:
     right: Floats
     """(n, k)."""
 
+    low_left: Floats
+    low_right: Floats
+    """(n, k)."""
+
 
 def relate(
     histories: Histories,
@@ -237,6 +246,7 @@ def relate(
     exposure = np.maximum(expected_interactions(first_day, known.day, int((first_day < day).sum())), had_by)
     left, right = _factors(matrix, used, had_by, near, exposure, factors, seed)
     del matrix  # the largest there is, where items are many
+    low_left, low_right = low_pass(marks, dimensions=DIMENSIONS, seed=seed)
     trust = counts / (counts + np.float32(OWN_EVIDENCE))
     towards = csr_array(near.T.astype(np.float32))
     # An item of much evidence borrows little: its column is scaled once, before the product.
@@ -254,6 +264,8 @@ def relate(
         transitions=kept_form(_transitions(pairs)),
         left=left,
         right=right,
+        low_left=low_left,
+        low_right=low_right,
     )
 
 

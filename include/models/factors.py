@@ -25,6 +25,9 @@ Matrix = NDArray[np.floating]
 Floats = NDArray[np.float32]
 
 
+SMALLEST = 1e-6
+"""Of the largest singular value: a smaller one is 0 but for rounding."""
+
 REACH_POWER = 0.25
 """An error in an item's row weighs as its users to this power."""
 
@@ -95,6 +98,36 @@ def _inverse_by_users(marks: csr_array, diagonal: NDArray[np.floating]) -> Matri
     inverse = np.ascontiguousarray(-(weighed.T @ half.T))
     inverse[np.diag_indices_from(inverse)] += 1 / diagonal
     return inverse
+
+
+def low_pass(marks: csr_array, *, dimensions: int, seed: int) -> tuple[Floats, Floats]:
+    """Left and right vectors of the largest dimensions of who had what, (items, dimensions) each; zeros for what nobody had.
+
+    They tell of items that nobody had together, too, where EASE knows of pairs. A low-pass filter of the graph of users and
+    items (Y. Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021), in which a dimension counts as
+    far as it stands out from the last one that is kept.
+
+    Args:
+        marks: (users, items) with an entry where a user had an item.
+        dimensions: size of the vectors; where there are fewer, the rest are zeros.
+        seed: of the randomised decomposition.
+    """
+    left, right = np.zeros((2, marks.shape[1], dimensions), dtype=np.float32)
+    users, used = np.flatnonzero(np.diff(marks.indptr)), np.unique(marks.indices)
+    rank = min(dimensions, len(users), len(used))
+    if rank == 0:
+        return left, right
+    some = csr_array(marks[users][:, used].astype(np.float64))
+    of_users, of_items = np.sqrt(np.diff(some.indptr)), np.sqrt(np.bincount(some.indices, minlength=len(used)))
+    some.data = 1 / (np.repeat(of_users, np.diff(some.indptr)) * of_items[some.indices])
+    from sklearn.utils.extmath import randomized_svd  # here: what lends factors does not pay for it
+
+    _, s, vt = randomized_svd(some, n_components=rank, n_iter=4, random_state=seed)
+    there = s > SMALLEST * s[0]
+    kept = np.where(there, 1 - (s[-1] / np.where(there, s, 1.0)) ** 2, 0.0)
+    left[used, :rank] = vt.T * kept / of_items[:, None]
+    right[used, :rank] = vt.T * of_items[:, None]
+    return left, right
 
 
 def train_item_factors(

@@ -111,9 +111,9 @@ def pool(
     # The same for everybody: to offer what is popular next to whoever had these made worse lists.
     for order in sources.by_popularity:
         chosen[:, order[eligible[order]][:TOP_OF_EACH]] = True
-    vectors = None if sources.left is None else np.asarray(pairs.latest_first @ sources.left)
-    if vectors is not None and sources.right is not None:
-        chosen[largest_products(vectors, sources.right, barred, TOP_OF_EACH)] = True
+    factored = dict(_by_factors(sources, pairs))
+    for vectors, right in factored.values():
+        chosen[largest_products(vectors, right, barred, TOP_OF_EACH)] = True
     chosen &= ~barred
     few = np.flatnonzero(chosen.sum(axis=1) < least)
     if also is not None and len(few):
@@ -121,7 +121,7 @@ def pool(
     user, item = np.nonzero(chosen)
     columns = chain(
         _of_sources(found, sources, user, item),
-        _of_factors(vectors, sources, user, item),
+        _of_factors(factored, user, item),
         _of_items(sources, item),
         _of_users(sources, pairs, user),
         _of_now(sources, len(item)),
@@ -160,11 +160,19 @@ def _of_sources(found: dict[str, csr_array], sources: Sources, user: Ints, item:
         yield from _three(name, "popularity", level[item], user, sizes)
 
 
-def _of_factors(vectors: NDArray[np.float64] | None, sources: Sources, user: Ints, item: Ints) -> Columns:
+def _by_factors(sources: Sources, pairs: Pairs) -> Iterator[tuple[str, tuple[NDArray[np.float64], Floats]]]:
+    """The sources that are u·p, by name: (users, k) vectors of users and (n, k) of items. Artefacts of before lack some."""
+    kinds = (("factors", sources.left, sources.right), ("low_pass", sources.low_left, sources.low_right))
+    for name, left, right in kinds:
+        if left is not None and right is not None:
+            yield name, (np.asarray(pairs.latest_first @ left), right)
+
+
+def _of_factors(factored: dict[str, tuple[NDArray[np.float64], Floats]], user: Ints, item: Ints) -> Columns:
     """u·p, which tells of every candidate, where other sources know no more than what is near something that was had."""
-    if vectors is not None and sources.right is not None:
+    for name, (vectors, right) in factored.items():
         sizes = np.bincount(user, minlength=len(vectors))
-        yield from _three("factors", "behaviour", row_products(vectors, sources.right, user, item), user, sizes)
+        yield from _three(name, "behaviour", row_products(vectors, right, user, item), user, sizes)
 
 
 def _three(name: str, group: str, raw: NDArray[np.float64], user: Ints, sizes: Ints) -> Columns:
