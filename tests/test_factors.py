@@ -12,6 +12,7 @@ from include.models.factors import (
     Lenders,
     expected_interactions,
     item_to_item,
+    low_pass,
     train_item_factors,
     with_borrowed,
     with_neighbours,
@@ -203,6 +204,39 @@ def test_neighbours_that_were_found_before_lend_the_same():
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     assert found[1][20:].any(axis=1).all(), "items without factors have borrowed ones"
+
+
+def test_low_pass_is_the_filter_of_a_dense_decomposition():
+    marks = np.random.default_rng(4).random((40, 25)) < 0.2
+    marks[7], marks[:, 3] = False, False  # a user without items, and an item that nobody had
+    left, right = low_pass(csr_array(marks.astype(float)), dimensions=8, seed=1)
+    of_users, of_items = np.sqrt(marks.sum(axis=1)), np.sqrt(marks.sum(axis=0))
+    _, s, vt = np.linalg.svd(marks / np.maximum(of_users, 1)[:, None] / np.maximum(of_items, 1), full_matrices=False)
+    weight = 1 - (s[7] / s[:8]) ** 2
+    expected = (vt[:8].T * weight) @ vt[:8] / np.maximum(of_items, 1)[:, None] * of_items
+    np.testing.assert_allclose(left @ right.T, expected, atol=2e-3)
+    assert not (left @ right.T)[3].any()
+
+
+def test_low_pass_tells_of_items_that_nobody_had_together():
+    """Two tastes of ten items, of which each user had two: what EASE knows nothing of is what the taste's other items are."""
+    random = np.random.default_rng(5)
+    marks = np.zeros((60, 20))
+    for user in range(60):
+        marks[user, user % 2 * 10 + random.choice(10, 2, replace=False)] = 1.0
+    left, right = low_pass(csr_array(marks), dimensions=4, seed=1)
+    apart = (marks.T @ marks == 0) & (np.arange(20)[:, None] // 10 == np.arange(20) // 10)
+    across = np.arange(20)[:, None] // 10 != np.arange(20) // 10
+    said = left @ right.T
+    assert apart.any()
+    assert said[apart].mean() > 10 * np.abs(said[across]).mean()
+
+
+@pytest.mark.parametrize("marks", [np.zeros((3, 4)), np.ones((1, 1)), np.ones((5, 2)), np.eye(5), np.zeros((0, 2))])
+def test_low_pass_of_next_to_nothing_is_finite(marks):
+    for vectors in low_pass(csr_array(marks), dimensions=8, seed=1):
+        assert vectors.shape == (marks.shape[1], 8)
+        assert np.isfinite(vectors).all()
 
 
 def test_without_text_items_keep_their_own_factors():

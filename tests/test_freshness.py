@@ -76,9 +76,10 @@ def test_items_that_appeared_since_have_trends_traits_and_neighbours_and_no_lear
     traits = Traits.of(texts.astype(np.float32), [["a"]] * (ITEMS + 3), [None] * (ITEMS + 3))
     near = neighbours(traits.texts)
     fresh = refreshed(sources, more, traits, near, np.zeros(ITEMS + 3), DAY + 6)
+    factors = ("left", "right", "low_left", "low_right")
     for field in fields(fresh):
         value = getattr(fresh, field.name)
-        if field.name not in ("day", "traits", "left", "right") and not field.name.startswith("recent"):
+        if field.name not in ("day", "traits", *factors) and not field.name.startswith("recent"):
             assert value.shape[-1] == ITEMS + 3, field.name
     assert fresh.ease.shape == (ITEMS + 3, ITEMS + 3)
     assert (fresh.ease[:ITEMS, :ITEMS] != sources.ease).nnz == 0
@@ -86,7 +87,7 @@ def test_items_that_appeared_since_have_trends_traits_and_neighbours_and_no_lear
     assert fresh.recent.shape == (sources.recent.shape[0], ITEMS + 3)
     assert fresh.recent_month.shape == (sources.recent_month.shape[0], ITEMS + 3)
     assert fresh.traits is traits
-    for part in (fresh.left, fresh.right):
+    for part in (getattr(fresh, name) for name in factors):
         assert len(part) == ITEMS + 3
         assert not part[ITEMS:].any()
     for name, likes in fresh.popularity_of_likes.items():
