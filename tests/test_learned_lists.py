@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
+from numpy.typing import NDArray
 
 from include.models.histories import Histories
+from include.models.nearest_texts import NearestTexts
 from include.models.ranker import SHORTLIST
 from include.models.traits import Traits
 from include.models.trial import SHARES
 from include.settings import Ranker, Settings, Surface
 from include.steps.land import land
-from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, Past, examples, window_start
+from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, Past, examples, window_start, windows
 from include.steps.plan import _why_full, plan_rebuild, plan_recommend, plan_update
 from include.stores import artefacts, lake, publications, vectors
 from tests import samples
@@ -57,27 +58,45 @@ def learned(tmp_path_factory) -> tuple[Settings, dict[str, Any], dict[str, Any]]
 
 
 def test_windows_of_a_short_history_have_relations_to_learn_from(tmp_path):
-    """Of 24 days there are two windows of a week with a past; four windows back there is none."""
+    """Of 24 days there are two windows of a week with a past, so four of half a week are learned from."""
+    past = past_of(np.random.default_rng(4).uniform(0.0, 24.0, 6000))
+    found = examples(Settings(home=tmp_path, ranker=Ranker(window_days=7)), past, repeats=False)
+    assert len(found) == 4
+    for example in found:
+        for name in ("ease", "cosine", "transitions", "factors", "low_pass"):
+            assert example.pool.features[:, example.pool.names.index(name)].std() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("day", "length", "count"),
+    [
+        (np.linspace(0.0, 24.0, 6000), 3.5, 4),
+        (np.linspace(0.0, 60.0, 6000), 7.0, 6),
+        (24.0 + np.log2(np.linspace(0.001, 1.0, 6000)) * 3.0, 0.875, 5),  # twice as much every 3 days
+        (np.full(6000, 23.99), 7.0, 0),  # all at once
+    ],
+)
+def test_windows_are_halved_until_four_have_a_past(tmp_path, day, length, count):
+    found = windows(Settings(home=tmp_path, ranker=Ranker(window_days=7)), past_of(day))
+    assert (found[0], len(found[1])) == (length, count)
+
+
+def past_of(day: NDArray[np.float64]) -> Past:
+    """Users with a taste for a third of the items, who did something at some times up to T, day 24 or later."""
     random = np.random.default_rng(4)
-    users, items, events = 150, 60, 6000
+    users, items, events = 150, 60, len(day)
     user = np.sort(random.integers(0, users, events))
     item = (random.integers(0, items // 3, events) * 3 + user % 3) % items
-    day = random.uniform(0.0, 24.0, events)
-    past = Past(
+    return Past(
         histories=Histories(user, item, day, (users, items)),
         item_ids=[f"i{number}" for number in range(items)],
-        nearest=csr_array((items, items)),
+        nearest=NearestTexts.among(np.zeros((items, 2), np.float32), np.zeros(items)),
         traits=Traits.of(np.zeros((items, 2)), [None] * items, [None] * items),
         first_day=np.zeros(items),
         from_day=np.full(items, -np.inf),
         until_day=np.full(items, np.inf),
-        day=24.0,
+        day=float(np.ceil(day.max())),
     )
-    found = examples(Settings(home=tmp_path, ranker=Ranker(window_days=7)), past, repeats=False)
-    assert len(found) == 2
-    for example in found:
-        for name in ("ease", "cosine", "transitions", "factors"):
-            assert example.pool.features[:, example.pool.names.index(name)].std() > 0, name
 
 
 @pytest.mark.parametrize("several_hours", [True, False])

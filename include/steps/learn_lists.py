@@ -48,6 +48,12 @@ SHARED_HISTORY = 0.8
 LEAST_HISTORY = 0.3
 """Share of the interactions that lies before the earliest window: what is learned of a start needs a past."""
 
+ENOUGH_WINDOWS = 4
+"""Windows that trees and a trial need. Where fewer have a past, as in a young home or one that grows fast, they are halved."""
+
+HALVINGS = 3
+"""How often, at most."""
+
 SCORES_AT_ONCE = 2_000_000
 """Users times items of one block of pools: 100 MB or so."""
 
@@ -153,17 +159,10 @@ def window_days(settings: Settings, past: Past) -> float:
 
 def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
     """Windows before T in which some candidate was taken, the newest first, each with the trends and histories of its own start."""
-    length, found, users = window_days(settings, past), [], 0
-    random = np.random.default_rng(settings.seed)
-    several_hours = hourly_trends(settings)
-    starts = [window_start(past.day, length, back, several_hours=several_hours) for back in range(1, MOST_WINDOWS + 1)]
+    length, starts = windows(settings, past)
     known = np.searchsorted(np.sort(past.histories.day), starts)  # interactions before each
-    starts = [
-        start
-        for start, count in zip(starts, known, strict=True)
-        if count >= max(1.0, LEAST_HISTORY * len(past.histories.day))
-    ]
-    related = 0
+    random = np.random.default_rng(settings.seed)
+    found, users, related = [], 0, 0
     for back, start in enumerate(starts, 1):
         if back > settings.ranker.windows and users >= ENOUGH_PAIRS:
             break
@@ -173,12 +172,28 @@ def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
             related = back - 1 + int(shared[:RELATED_WINDOWS].sum())
             relations = _relate(settings, past, starts[related - 1], near)
         before = past.histories.before(start)
-        example = _example(settings, past, before, relations, near, start, length, random, repeats=repeats)
+        sources = _fit(past, relations, near, start, window_days(settings, past))
+        example = _example(settings, past, before, sources, start, length, random, repeats=repeats)
         if example is not None and example.users:
             found.append(example)
             users += example.users
         log.info("window %d from %s: %d users so far", back, EPOCH + timedelta(days=start), users)
     return found
+
+
+def windows(settings: Settings, past: Past) -> tuple[float, list[float]]:
+    """How long the windows before T are, in days, and when they begin, the newest first, as far as enough happened before."""
+    whole, several_hours = window_days(settings, past), hourly_trends(settings)
+    happened = np.sort(past.histories.day)
+    enough = max(1.0, LEAST_HISTORY * len(happened))
+    tried = []
+    for length in (whole / 2**halved for halved in range(HALVINGS + 1)):
+        backs = range(1, MOST_WINDOWS + 1)
+        starts = [window_start(past.day, length, back, several_hours=several_hours) for back in backs]
+        tried.append((length, [start for start in starts if np.searchsorted(happened, start) >= enough]))
+        if len(tried[-1][1]) >= ENOUGH_WINDOWS:
+            return tried[-1]
+    return max(tried, key=lambda one: len(one[1]))
 
 
 def window_start(day: float, length: float, back: int, *, several_hours: bool) -> float:
@@ -191,8 +206,7 @@ def _example(
     settings: Settings,
     past: Past,
     before: Histories,
-    relations: Relations,
-    near: csr_array,
+    sources: Sources,
     start: float,
     length: float,
     random: np.random.Generator,
@@ -208,7 +222,6 @@ def _example(
         users = np.sort(random.choice(users, settings.ranker.users_per_window, replace=False))
     if len(users) == 0:
         return None
-    sources = _fit(past, relations, near, start, length)
     pools = pool_in_blocks(sources, before.only(users), past.eligible(start), repeats=repeats)
     place = np.full(past.histories.shape[0], -1)
     place[users] = np.arange(len(users))
@@ -251,7 +264,7 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
     facts = {
         **description,
         "repeats": repeats,
-        "window_days": window_days(settings, past),
+        "window_days": windows(settings, past)[0],
         "windows": len(seen),
         "users": users,
     }
@@ -263,7 +276,7 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
     if why is not None:
         log.info("lists keep the blend: %s", why)
         return artefacts.write(settings, kind, {"none": np.zeros(0)}, {**facts, "model": "blend", "why": why})
-    with_trees = users >= settings.ranker.min_users_for_trees and len(seen) >= 4
+    with_trees = users >= settings.ranker.min_users_for_trees and len(seen) >= ENOUGH_WINDOWS
     share = settings.ranker.linear_share
     trial = tried(seen, trees=with_trees, seed=settings.seed) if share is None else Trial(share, None, 0, {})
     log.info("tried on %d users of the newest windows: %s", trial.users, trial.ndcg)
