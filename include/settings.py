@@ -162,7 +162,8 @@ class Ranker(Group):
 
     window_days: Positive | None = Field(
         None,
-        description="Length of a window. None: the shortest of 1, 7, 30 and 90 days in which enough users come back.",
+        description="Length of a window, halved where fewer than four have a past. None: the shortest of 1, 7, 30 and 90 days in which "
+        "enough users come back.",
     )
     windows: int = Field(6, ge=1, le=64, description="Windows to learn from, at most; more where few users come back.")
     users_per_window: int = Field(500, ge=10, description="Users of a window to learn from, at most; drawn.")
