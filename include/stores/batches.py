@@ -171,7 +171,7 @@ def superseded(settings: Settings, hours: set[datetime]) -> tuple[int, datetime 
             SELECT count(*), max(held.arrival_hour)
             FROM lake.main.int_event_history AS again
             JOIN lake.main.int_event_history AS held USING (event_key)
-            WHERE again.outcome = 'duplicate' AND list_contains($hours::TIMESTAMP[], again.arrival_hour)
+            WHERE again.outcome = 'duplicate' AND again.arrival_hour IN (SELECT unnest($hours::TIMESTAMP[]))
                 AND held.outcome <> 'duplicate' AND held.arrival_hour > again.arrival_hour
             """,
             {"hours": [hour.replace(tzinfo=None) for hour in sorted(hours)]},

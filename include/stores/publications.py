@@ -88,7 +88,7 @@ def planned(settings: Settings, name: str) -> dict[str, Any]:
         BadInput: there is no such candidate, or it was planned with other settings, and with these would be of neither.
     """
     state = candidate(settings, name)
-    now = settings.with_encoder(state["encoder"]).hash
+    now = settings.with_encoder(state.get("encoder")).hash
     if state["settings_hash"] != now:
         raise BadInput(
             f"candidate {name} was planned with other settings (hash {state['settings_hash']}; now {now}): set back what changed, "
