@@ -72,6 +72,7 @@ def describe() -> dict[str, Any]:
         tasks = {
             task.task_id: {
                 "owner": task.owner,
+                "told": [callback.__name__ for callback in task.on_failure_callback or ()],
                 "retries": task.retries,
                 "timeout": task.execution_timeout is not None,
                 "pool": task.pool,
@@ -161,12 +162,18 @@ class Asked:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "TIDEMARK_"))
         }
+        # What docs/cluster.md says of being told of red runs.
+        policy = re.search(
+            r"(?s)```python\n(import logging\n.*?)```", (REPOSITORY / "docs" / "cluster.md").read_text("utf-8")
+        )
+        assert policy is not None
+        (folder / "airflow_local_settings.py").write_text(policy[1], "utf-8")
         environment |= {
             "AIRFLOW_HOME": str(folder / "airflow"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
             "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": f"{REPOSITORY}:{folder}",
             "TIDEMARK_HOME": str(folder / "home"),
         }
         self.log = folder / "log"
@@ -216,6 +223,10 @@ def tasks_of(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [
         (f"{name}.{task_id}", task) for name, dag in facts["dags"].items() for task_id, task in dag["tasks"].items()
     ]
+
+
+def test_the_callback_of_the_docs_reaches_every_task(facts: dict[str, Any]) -> None:
+    assert {tuple(task["told"]) for _, task in tasks_of(facts)} == {("tell",)}
 
 
 def test_exactly_these_dags_and_one_a_file(facts: dict[str, Any]) -> None:
