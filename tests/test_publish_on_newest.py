@@ -36,6 +36,13 @@ def land_hour(settings: Settings, folder: Path, seed: int) -> None:
     gate_lake(settings)
 
 
+def take_back(settings: Settings, hour: datetime) -> None:
+    """Take an hour of events out of the landing folder and of the lake."""
+    shutil.rmtree(landing.folder(settings, "events", hour))
+    clean(settings, hour, hour + timedelta(hours=1))
+    gate_lake(settings)
+
+
 def stepped(settings: Settings, plan: dict[str, Any]) -> str:
     """A planned candidate that went through every step but to be published."""
     for step in STEPS:
@@ -98,10 +105,7 @@ def test_lists_of_a_past_day_take_nobodys_place(home: Settings) -> None:
 def test_an_update_goes_on_where_the_newest_hour_was_taken_back(home: Settings) -> None:
     first = publications.serving(home)
     update = publish_on_newest(home, stepped(home, plan_update(home)))
-    hour = datetime.fromisoformat(update["as_of"]) - timedelta(hours=1)
-    shutil.rmtree(landing.folder(home, "events", hour))
-    clean(home, hour, hour + timedelta(hours=1))
-    gate_lake(home)
+    take_back(home, datetime.fromisoformat(update["as_of"]) - timedelta(hours=1))
     found = publish_on_newest(home, stepped(home, plan_update(home)))
     serving = publications.serving(home)
     assert (serving["id"], serving["as_of"], serving["kind"]) == (found["publication"], update["as_of"], "update")
@@ -112,10 +116,7 @@ def test_an_update_goes_on_where_the_newest_hour_was_taken_back(home: Settings) 
 @pytest.mark.parametrize("plan", [plan_recommend, plan_rebuild])
 def test_fresh_lists_and_rebuilds_serve_where_the_newest_hour_was_taken_back(home: Settings, plan: Any) -> None:
     update = publish_on_newest(home, stepped(home, plan_update(home)))
-    hour = datetime.fromisoformat(update["as_of"]) - timedelta(hours=1)
-    shutil.rmtree(landing.folder(home, "events", hour))
-    clean(home, hour, hour + timedelta(hours=1))
-    gate_lake(home)
+    take_back(home, datetime.fromisoformat(update["as_of"]) - timedelta(hours=1))
     found = publish_on_newest(home, stepped(home, plan(home)))
     assert (found["as_of"], found["serving"]) == (update["as_of"], True)
 

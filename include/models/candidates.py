@@ -3,12 +3,13 @@
 Everything is fitted on interactions before one T. A user's scores follow from that user's own history alone and do not
 depend, to the last bit, on which other users are scored with it: each is a row of a sparse product.
 
-Where the sources come from: recent popularity at several half-lives; EASE (H. Steck, "Embarrassingly Shallow Autoencoders for
-Sparse Data", WWW 2019) with queries that favour what came last; EASE smoothed over text neighbours, for items of little
-evidence; EASE factorised, with the factors of text neighbours (see `factors`); item cosine with time decay (Y. Ding and X. Li,
-"Time Weight Collaborative Filtering", CIKM 2005); Markov transitions (as in S. Rendle et al., "Factorizing Personalized Markov
-Chains", WWW 2010, not factorised); recent neighbours among users (as in D. Jannach and M. Ludewig, "When Recurrent Neural
-Networks Meet the Neighborhood", RecSys 2017); neighbours by text; and, for what is had again, a user's own counts.
+Where the sources come from: recent popularity at several half-lives; EASE (H. Steck, "Embarrassingly Shallow Autoencoders
+for Sparse Data", WWW 2019) with queries that favour what came last; EASE smoothed over text neighbours, for items of little
+evidence; EASE factorised, with the factors of text neighbours, and who had what, low-pass filtered (see `factors`); item
+cosine with time decay (Y. Ding and X. Li, "Time Weight Collaborative Filtering", CIKM 2005); Markov transitions (as in S.
+Rendle et al., "Factorizing Personalized Markov Chains", WWW 2010, not factorised); recent neighbours among users (as in D.
+Jannach and M. Ludewig, "When Recurrent Neural Networks Meet the Neighborhood", RecSys 2017); neighbours by text; and, for
+what is had again, a user's own counts.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The item-to-item collaborative signal as vectors: EASE, factorised.
+"""The collaborative signal as vectors: EASE, factorised, and who had what, low-pass filtered (`low_pass`).
 
 EASE (H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019) predicts a user's next items as x·B from the
 row x of what the user had; B has a closed form. Its truncated singular value decomposition B ≈ U·S·Vᵀ gives every item a left
