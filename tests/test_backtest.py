@@ -403,7 +403,9 @@ def test_what_cannot_be_backtested_is_refused(whole, options, message):
 def test_bad_input_is_one_line_and_exit_code_2(whole, tmp_path):
     found = include(whole.home, "backtest", "--every", "week", "--cuts", "1", "--out", str(tmp_path))
     assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr == "error: 'week' is not a span: write days or hours, for example 7d or 12h\n"
+    assert (
+        found.stderr == "error: every: 'week' is not a span: write up to 100,000 days or hours, for example 7d or 12h\n"
+    )
 
 
 def test_what_a_killed_backtest_left_goes_with_maintenance(settings):

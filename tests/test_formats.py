@@ -460,7 +460,7 @@ def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: 
     page = PAGE.read_text("utf-8")
     command = re.search(r"include land podcasts/ --format (\S+) --arrival (\S+)", page)
     assert command is not None
-    land(settings, tmp_path / "podcasts", format=command[1], arrival=moment(command[2]), progress=quiet)
+    land(settings, tmp_path / "podcasts", format=command[1], arrival=moment(command[2], "--arrival"), progress=quiet)
     rows = clean(settings)["rows"]
     assert rows["events"] == {
         "landed": 5,

@@ -89,10 +89,10 @@ def plan_recommend(
     with lake.connect(settings) as connection:
         newest = _default_as_of(connection, snapshot, base)
         chosen = newest if as_of is None else as_of if beyond_data else min(as_of, newest)
-        _refuse_before_events(connection, snapshot, chosen)
         if base is not None and chosen < _moment(base["as_of"]) <= chosen + late:
             log.info("publication %s is there already: lists are as of its T, %s", base["id"], base["as_of"])
             chosen = _moment(base["as_of"])
+        _refuse_before_events(connection, snapshot, chosen)
         why = _why_full(settings, connection, base, snapshot)
         if base and why is None and chosen < _moment(base["as_of"]):
             why = f"{chosen.isoformat()} precedes the newest publication ({base['as_of']})"
@@ -288,7 +288,9 @@ def _refuse_before_events(connection: duckdb.DuckDBPyConnection, snapshot: int, 
     """A T at which nobody had done anything is a slip; what it makes would be empty, and pass every gate."""
     first = behaviour.first_event(connection, snapshot)
     if first is not None and as_of <= first:
-        raise BadInput(f"T {as_of.isoformat()} is before the first event ({first.isoformat()}): name a later time")
+        raise BadInput(
+            f"T {as_of.isoformat()} is before the first event ({first.isoformat()}): there is nothing to list as of then"
+        )
 
 
 def _moment(text: str) -> datetime:
