@@ -7,7 +7,7 @@ Each is read from the environment with the prefix `TIDEMARK_` and `__` between l
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from difflib import get_close_matches
 from functools import cached_property
@@ -526,8 +526,12 @@ class Settings(BaseSettings):
             return self
         machine = {name: getattr(self.encoder, name) for name in MACHINES_OWN}
         found = Encoder(**named, **machine).at(self.home / "artefacts")
-        changed = self.model_copy(update={"encoder": found})
-        changed.__dict__.pop("hash", None)  # a copy takes what is cached along
+        return self.model_copy(update={"encoder": found})
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> "Settings":
+        """A copy, with a hash of its own: pydantic's takes along what is cached."""
+        changed = super().model_copy(update=update, deep=deep)
+        changed.__dict__.pop("hash", None)
         return changed
 
     @cached_property

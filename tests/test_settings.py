@@ -41,6 +41,13 @@ def test_a_result_does_not_depend_on_what_machine_makes_it(tmp_path: Path) -> No
     assert Settings(home=tmp_path, encoder=Encoder(pooling="cls")).hash != usual.hash
 
 
+def test_a_copy_has_a_hash_of_its_own(tmp_path: Path) -> None:
+    usual = Settings(home=tmp_path)
+    before = usual.hash  # cached from here on
+    assert usual.model_copy(update={"seed": 7}).hash == Settings(home=tmp_path, seed=7).hash != before
+    assert usual.beside(tmp_path / "beside").hash == before
+
+
 def test_a_folder_keeps_its_scratch_inside(tmp_path: Path) -> None:
     assert Settings(home=tmp_path).work == tmp_path / "cache"
     assert Settings(home=tmp_path, work=tmp_path / "w").work == tmp_path / "w"
