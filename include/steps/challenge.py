@@ -37,9 +37,9 @@ def encoder_settings(**options: Any) -> Encoder:
     Raises:
         BadInput: a setting is unusable.
     """
-    given = {name: value for name, value in options.items() if value not in (None, "")}
-    if "source" not in given:
+    if options.get("source") == "":  # a form that says nothing, not one that asks for the default
         raise BadInput("encoder source: name it, as a folder or as TIDEMARK_ENCODER__SOURCE would")
+    given = {name: value for name, value in options.items() if value not in (None, "")}
     try:
         found = Encoder(**given)
     except ValidationError as error:
