@@ -35,7 +35,7 @@ def encoder_settings(**options: Any) -> Encoder:
     """The settings of an encoder by name; what is None or empty keeps its default. A folder is named from the root on.
 
     Raises:
-        BadInput: a setting is unusable.
+        BadInput: the source is empty, or a setting is unusable.
     """
     if options.get("source") == "":  # a form that says nothing, not one that asks for the default
         raise BadInput("encoder source: name it, as a folder or as TIDEMARK_ENCODER__SOURCE would")
