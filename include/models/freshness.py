@@ -60,16 +60,12 @@ def refreshed(
         recent_month=None if month is None else wider(month, month.shape[0], n),
         traits=traits,
         text=kept_form(near),
-        left=_longer(sources.left, n),
-        right=_longer(sources.right, n),
-        low_left=_longer(sources.low_left, n),
-        low_right=_longer(sources.low_right, n),
+        left=longer(sources.left, n),
+        right=longer(sources.right, n),
+        low_left=longer(sources.low_left, n),
+        low_right=longer(sources.low_right, n),
         **{name: wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions")},
     )
-
-
-def _longer(vectors: NDArray[np.float32] | None, rows: int) -> NDArray[np.float32] | None:
-    return None if vectors is None else longer(vectors, rows)
 
 
 def curve(ndcg: dict[str, Floats], users: NDArray[np.int64], seed: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class NearestTexts:
     """(n,) which text each item has; -1 where it has none, or one that neighbours are not looked for of."""
 
     cosines: csr_array
-    """(t, t) with the nearest others of each text."""
+    """(t, t) of each text with itself, which is 1, and with the nearest others; in each row the nearest come first."""
 
     @classmethod
     def among(cls, texts: NDArray[np.float32], first_day: NDArray[np.float64]) -> "NearestTexts":
@@ -59,7 +59,15 @@ class NearestTexts:
             near = packed.product(torch.from_numpy(own[start : start + TEXTS_AT_ONCE])).numpy()
             near[np.arange(len(near)), np.arange(start, start + len(near))] = 0.0
             blocks.append(strongest_of_dense(near, NEAREST))
-        return cls(picked(place, of, -1), csr_array(vstack(blocks, format="csr")) if blocks else csr_array((0, 0)))
+        nearest = csr_array(vstack(blocks, format="csr")) if blocks else csr_array((0, 0))
+        row, other = entries(nearest)
+        itself = np.arange(len(own))
+        row, other = np.append(row, itself), np.append(other, itself)
+        cosine = np.append(nearest.data.astype(np.float64), np.ones(len(own)))
+        order = np.lexsort((other, row != other, -cosine, row))
+        ends = np.cumsum(np.bincount(row, minlength=len(own)))
+        cosines = csr_array((cosine[order], other[order], np.append(0, ends)), shape=nearest.shape)
+        return cls(picked(place, of, -1), cosines)
 
     def neighbours(self, counts: NDArray[np.int64], there: NDArray[np.bool_]) -> csr_array:
         """(n, n) the text neighbours of each item, weighed by how like they are, each row's sum 1.
@@ -89,16 +97,11 @@ class NearestTexts:
         first = np.cumsum(having) - having
 
         row, other = entries(self.cosines)
-        itself = np.arange(texts)
-        row, other = np.append(row, itself), np.append(other, itself)
-        cosine = np.append(self.cosines.data.astype(np.float64), np.ones(texts))
-        order = np.lexsort((other, row != other, -cosine, row))
-        row, other, cosine = row[order], other[order], cosine[order]
         size = np.minimum(having[other], most)
         before = np.cumsum(size) - size
-        before -= before[np.searchsorted(row, itself)][row]
+        before -= before[self.cosines.indptr[:-1]][row]
         kept = before < most
-        row, other, cosine, size = row[kept], other[kept], cosine[kept], size[kept]
+        row, other, cosine, size = row[kept], other[kept], self.cosines.data[kept], size[kept]
         ends = np.cumsum(np.bincount(row, weights=size, minlength=texts).astype(np.int64))
         listed = items[np.repeat(first[other], size) + places(size)]
         return csr_array((np.repeat(cosine, size), listed, np.append(0, ends)), shape=(texts, len(self.of)))

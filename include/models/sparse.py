@@ -80,9 +80,13 @@ def wider(matrix: csr_array, rows: int, columns: int) -> csr_array:
     return csr_array((matrix.data, matrix.indices, np.append(matrix.indptr, ends)), shape=(rows, columns))
 
 
-def longer(matrix: NDArray[Any], rows: int) -> NDArray[Any]:
-    """The same rows of a dense matrix, and zeros behind them."""
-    return np.concatenate([matrix, np.zeros((rows - len(matrix), *matrix.shape[1:]), dtype=matrix.dtype)])
+def longer(matrix: NDArray[Any] | None, rows: int) -> NDArray[Any] | None:
+    """The same rows of a dense matrix, and zeros behind them; None stays None."""
+    return (
+        None
+        if matrix is None
+        else np.concatenate([matrix, np.zeros((rows - len(matrix), *matrix.shape[1:]), dtype=matrix.dtype)])
+    )
 
 
 def sparse_tensors(name: str, matrix: csr_array) -> dict[str, NDArray[Any]]:

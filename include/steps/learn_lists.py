@@ -159,7 +159,7 @@ def window_days(settings: Settings, past: Past) -> float:
 
 def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
     """Windows before T in which some candidate was taken, the newest first, each with the trends and histories of its own start."""
-    length, starts = windows(settings, past)
+    whole, (length, starts) = window_days(settings, past), windows(settings, past)
     known = np.searchsorted(np.sort(past.histories.day), starts)  # interactions before each
     random = np.random.default_rng(settings.seed)
     found, users, related = [], 0, 0
@@ -172,8 +172,7 @@ def examples(settings: Settings, past: Past, *, repeats: bool) -> list[Example]:
             related = back - 1 + int(shared[:RELATED_WINDOWS].sum())
             relations = _relate(settings, past, starts[related - 1], near)
         before = past.histories.before(start)
-        sources = _fit(past, relations, near, start, window_days(settings, past))
-        example = _example(settings, past, before, sources, start, length, random, repeats=repeats)
+        example = _example(settings, past, before, relations, near, start, length, whole, random, repeats=repeats)
         if example is not None and example.users:
             found.append(example)
             users += example.users
@@ -206,9 +205,11 @@ def _example(
     settings: Settings,
     past: Past,
     before: Histories,
-    sources: Sources,
+    relations: Relations,
+    near: csr_array,
     start: float,
     length: float,
+    whole: float,
     random: np.random.Generator,
     *,
     repeats: bool,
@@ -222,6 +223,7 @@ def _example(
         users = np.sort(random.choice(users, settings.ranker.users_per_window, replace=False))
     if len(users) == 0:
         return None
+    sources = _fit(past, relations, near, start, whole)
     pools = pool_in_blocks(sources, before.only(users), past.eligible(start), repeats=repeats)
     place = np.full(past.histories.shape[0], -1)
     place[users] = np.arange(len(users))
