@@ -207,9 +207,7 @@ def plan_catching_up(settings: Settings, line: str) -> dict[str, Any]:
     settings = settings.with_encoder(base.get("encoder"))
     _refuse_another_encoder(settings, base)
     with lake.connect(settings) as connection:
-        as_of = max(
-            behaviour.default_as_of(connection, snapshot), *(_moment(each["as_of"]) for each in (serving, base))
-        )
+        as_of = max(_default_as_of(connection, snapshot, base), _moment(serving["as_of"]))
         why = _why_full(settings, connection, base, snapshot)
         listed_later = _moment(serving["lists"]["as_of"]) > _moment(base["lists"]["as_of"])
         if why is None and not listed_later and (as_of, snapshot) == publications.knows(base):

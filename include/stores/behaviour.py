@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from include.columns import Mart
 from include.errors import BadInput
+from include.stores import batches
 
 COUNTS = "event_ts < $as_of AND (excluded_at IS NULL OR excluded_at >= $as_of)"
 SPEAKS_FOR = "weight > 0"  # a dislike makes nothing popular
@@ -68,24 +69,19 @@ def default_as_of(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datet
     Raises:
         BadInput: the snapshot holds no events.
     """
-    batches = f"FROM {at(Mart.BATCHES, snapshot)} WHERE landed_table = 'events'"
-    found = connection.execute(f"SELECT max(arrival_hour) {batches} AND landed > rejected").fetchone()
+    found = connection.execute(
+        f"SELECT max(arrival_hour) FROM {at(Mart.BATCHES, snapshot)} WHERE landed_table = 'events' AND landed > rejected"
+    ).fetchone()
     if found is None or found[0] is None:
-        rejected = connection.execute(f"SELECT coalesce(sum(rejected), 0)::BIGINT {batches}").fetchone()
-        if rejected and rejected[0]:
+        rejected = batches.row_counts(connection, snapshot)["events"]["rejected"]
+        if rejected:
+            why = ", ".join(f"{count:,} as {reason}" for reason, count in rejected.items())
             raise BadInput(
-                f"all {rejected[0]:,} events were rejected, {_reasons(connection, snapshot)}: correct them and land them again"
+                f"all {sum(rejected.values()):,} events were rejected, {why} (`fct_rejected_rows` has them): correct them and land "
+                "them again"
             )
         raise BadInput("the lake holds no events yet: land some, clean them, and try again")
     return found[0].replace(tzinfo=UTC) + timedelta(hours=1)  # type: ignore[no-any-return]
-
-
-def _reasons(connection: duckdb.DuckDBPyConnection, snapshot: int) -> str:
-    """Why events were rejected, in words."""
-    rows = connection.execute(
-        f"SELECT reason, count(*) FROM {at(Mart.REJECTED, snapshot)} WHERE landed_table = 'events' GROUP BY reason ORDER BY 2 DESC, 1"
-    ).fetchall()
-    return ", ".join(f"{count:,} as {reason}" for reason, count in rows) + " (`fct_rejected_rows` has them)"
 
 
 def items(
