@@ -170,7 +170,8 @@ class Ranker(Group):
     min_users: int = Field(
         50,
         ge=1,
-        description="With fewer users to learn from, of all windows, lists keep the blend of the surface's weights.",
+        description="With fewer users to learn from, of all windows, lists keep the blend of the surface's weights, or to habits on a "
+        "surface that shows what a user had.",
     )
     min_users_for_trees: int = Field(
         100, ge=1, description="With fewer, or fewer than four windows, the linear model stands alone."

@@ -236,14 +236,37 @@ def test_with_too_few_users_the_lists_keep_the_blend_and_say_so(learned, tmp_pat
     assert not named & {"trees", "exploration", "segment"}
 
 
-def test_where_users_take_all_that_there_is_the_lists_keep_the_blend_and_say_so(tmp_path):
+def test_with_too_few_users_what_was_had_is_shown_again_by_how_often_then_by_what_is_popular(tmp_path):
+    settings = Settings(home=tmp_path / "home", surfaces=(Surface(name="home", show_seen=True, exploration=0),))
+    had = {"u0": ["i7", "i3", "i7", "i9", "i3", "i7"], "u1": ["i1", "i2"], "u2": ["i2", "i1"], "u3": ["i1", "i3"]}
+    had["u4"] = ["i1"]
+    event = samples.events(1)[0]
+    rows = [
+        {**event, "event_id": f"{user}-{n}", "user_id": user, "item_id": item, "event_ts": when.isoformat()}
+        for user, items in had.items()
+        for n, item in enumerate(items)
+        for when in [samples.FIRST + timedelta(minutes=n if user == "u0" else 0)]
+    ]
+    landed(settings, tmp_path, rows)
+    cleaned(settings)
+    state = published(settings, plan_recommend(settings))
+    described = artefacts.describe(settings, state["artefacts"]["ranker_repeats"])
+    assert (described["model"], described["users"]) == ("habits", 0)
+    assert "50 are needed" in described["why"]
+    made = lists(settings, state)
+    assert made["u0"]["items"] == ["i7", "i3", "i9", "i1", "i2"]
+    # What u2 had, each once, by how popular it is; then the rest by the same.
+    assert made["u2"]["items"] == ["i1", "i2", "i7", "i3", "i9"]
+
+
+def test_where_users_take_all_that_there_is_lists_keep_to_habits_and_say_so(tmp_path):
     settings = Settings(home=tmp_path / "home", surfaces=(Surface(name="home", show_seen=True),), ranker=RANKER)
     landed(settings, tmp_path, samples.events(600, users=USERS, items=1, hours=HOURS))
     cleaned(settings)
     state = published(settings, plan_recommend(settings))
     described = artefacts.describe(settings, state["artefacts"]["ranker_repeats"])
     assert described["users"] >= RANKER.min_users, "enough to learn from, were there anything"
-    assert described["model"] == "blend"
+    assert described["model"] == "habits"
     assert "no order to learn" in described["why"]
     assert {len(row["items"]) for row in lists(settings, state).values()} == {1}
 

@@ -29,6 +29,9 @@ LATELY_USERS = 100
 LEARN_USERS = 400
 """Users of older windows that are learned from, at most; drawn. It bounds what a trial costs."""
 
+POPULARITY_OF_EQUALS = 1e-4
+"""What the most popular item is worth beside one that was had now: enough to tell equal ones apart."""
+
 ERRORS_FOR_SHARE = 1.0
 ERRORS_FOR_SOURCE = 2.0
 """By so many standard errors of the mean difference another share, or a single source, must be better to be taken."""
@@ -92,6 +95,12 @@ def alone(names: tuple[str, ...], source: str) -> Ranker:
     """A ranker that orders pools by one source: by its rank, which tells values apart, however near to each other they are."""
     only = np.array([name == f"{source}_rank" for name in names], dtype=np.float64)
     return Ranker(names, np.zeros(len(names)), np.ones(len(names)), only, {})
+
+
+def habits() -> Ranker:
+    """A ranker of nothing that was learned: what a user had, by how often and how lately, and equal ones by recent popularity."""
+    names, weights = zip(("own_decayed", 1.0), ("popular_720h_rank", POPULARITY_OF_EQUALS), strict=True)
+    return Ranker(names, np.zeros(len(names)), np.ones(len(names)), np.array(weights), {})
 
 
 def _single_sources(names: tuple[str, ...]) -> list[str]:

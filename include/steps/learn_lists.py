@@ -18,7 +18,7 @@ from include.models.nearest_texts import NearestTexts
 from include.models.pools import Pool, pool
 from include.models.ranker import LINEAR_SHARE, Example, Ranker, taken, teaches, train
 from include.models.traits import Traits
-from include.models.trial import Trial, alone, tried
+from include.models.trial import Trial, alone, habits, tried
 from include.settings import Settings, Surface
 from include.steps.item_texts import centred_text_vectors
 from include.steps.plan import hourly_trends
@@ -259,7 +259,8 @@ def pool_in_blocks(sources: Sources, histories: Histories, eligible: NDArray[np.
 def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *, repeats: bool) -> str:
     """Learn from the windows before T which candidates users take; returns the artefact's id.
 
-    Where there is too little to learn from, the artefact says so, and lists keep the blend.
+    Where there is too little to learn from, the artefact says so: lists keep the blend, or, where a user may be shown again what the
+    user had, to habits.
     """
     kind, seen = Artefact.ranker(repeats), examples(settings, past, repeats=repeats)
     users = sum(example.users for example in seen)
@@ -275,6 +276,9 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
         why = f"{users} users to learn from, and at least {settings.ranker.min_users} are needed"
     elif not teaches(seen):
         why = "users took whatever they could be shown, so there is no order to learn"
+    if why is not None and repeats:
+        log.info("lists keep to habits: %s", why)
+        return _write(settings, kind, habits(), {**facts, "model": "habits", "why": why})
     if why is not None:
         log.info("lists keep the blend: %s", why)
         return artefacts.write(settings, kind, {"none": np.zeros(0)}, {**facts, "model": "blend", "why": why})
@@ -288,13 +292,14 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
     else:
         learned = alone(seen[0].pool.names, trial.source)
         facts |= {"model": "one source", "why": f"{trial.source} alone was better in the newest windows"}
-    tensors = {"mean": learned.mean, "deviation": learned.deviation, "coefficients": learned.coefficients}
-    texts = {f"{name}.txt": grown.model_to_string() for name, grown in learned.trees.items()}
-    facts |= {"features": list(learned.names), "trees": list(learned.trees), "shortlist": learned.shortlist}
-    facts |= {
-        "linear_share": learned.linear_share if learned.trees else 1.0,
-        "trial": {"users": trial.users, "ndcg": trial.ndcg},
-    }
+    return _write(settings, kind, learned, {**facts, "trial": {"users": trial.users, "ndcg": trial.ndcg}})
+
+
+def _write(settings: Settings, kind: str, ranker: Ranker, facts: dict[str, Any]) -> str:
+    tensors = {"mean": ranker.mean, "deviation": ranker.deviation, "coefficients": ranker.coefficients}
+    texts = {f"{name}.txt": grown.model_to_string() for name, grown in ranker.trees.items()}
+    facts |= {"features": list(ranker.names), "trees": list(ranker.trees), "shortlist": ranker.shortlist}
+    facts |= {"linear_share": ranker.linear_share if ranker.trees else 1.0}
     return artefacts.write(settings, kind, tensors, facts, texts)
 
 
