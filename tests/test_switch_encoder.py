@@ -18,7 +18,7 @@ from include.models.encoder import identify, resolve
 from include.settings import Encoder, Settings
 from include.steps import challenge
 from include.steps.chain import STEPS
-from include.steps.challenge import approve, as_markdown, compare_challenger, encoder_settings, reject
+from include.steps.challenge import approve, as_markdown, compare_challenger, decision, encoder_settings, reject
 from include.steps.doctor import doctor
 from include.steps.embed_texts import embed_texts
 from include.steps.export import export
@@ -312,12 +312,16 @@ def test_a_rejection_leaves_everything_and_is_recorded(home: Path) -> None:
     pointer = (of(home).publications / "serving.json").read_bytes()
     record = reject(of(home), shadow["id"], "bob", "too slow")
     assert record["why"] == f"{shadow['id']} rejected by bob: too slow"
+    assert reject(of(home), shadow["id"], "nobody, the time to decide is over") == record, "the first word stands"
+    assert decision(of(home), shadow["id"]) == {"approved": False, "rejected": True}
     assert publications.rejection(of(home), shadow["line"]) == record
     assert (of(home).publications / "serving.json").read_bytes() == pointer
     assert of(home).encoder == Encoder()
     assert plan_update(of(home)) == {
         "candidate": None, "reason": f"nothing changed since publication {champion['id']}", "publication": champion["id"],
     }  # fmt: skip
+    assert "though it was rejected before: ah well" in approve(of(home), shadow["id"], "ann", "ah well")["why"]
+    assert decision(of(home), shadow["id"])["approved"]
 
 
 def test_retention_keeps_a_shadow_that_waits_and_lets_a_rejected_one_go(home: Path) -> None:

@@ -32,7 +32,7 @@
     )
 {%- endmacro %}
 
-{# ISO 8601 with or without a zone, a year, a day as 20101231, else seconds or milliseconds since 1970; in UTC, whatever
+{# ISO 8601 with or without a zone, a year, a day as 20101231, a second as 20101231235959, else seconds or milliseconds since 1970; in UTC, whatever
    the zone of the session. Years 1 to 9999. include/stores/formats/times.py reads the same language: change both. #}
 {% macro utc_time(column) -%}
     {%- set clock = '[Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]{1,9})?)?' -%}
@@ -45,6 +45,11 @@
                         then try_cast(left({{ column }}, 4) || '-01-01' as timestamp)
                     when regexp_full_match({{ column }}, '[0-9]{8}([.]0*)?')
                         then try_cast(regexp_replace({{ column }}, '^(....)(..)(..).*$', '\1-\2-\3') as timestamp)
+                    -- As milliseconds that would be after the year 2286.
+                    when regexp_full_match({{ column }}, '[0-9]{14}([.]0*)?')
+                        then try_cast(regexp_replace(
+                            {{ column }}, '^(....)(..)(..)(..)(..)(..).*$', '\1-\2-\3 \4:\5:\6'
+                        ) as timestamp)
                     when abs(try_cast({{ column }} as double)) < 1e11
                         then make_timestamp(cast(round(try_cast({{ column }} as double) * 1e6) as bigint))
                     when abs(try_cast({{ column }} as double)) < 1e14

@@ -83,6 +83,8 @@ def clean(
     as_json: Annotated[bool, typer.Option("--json", help="Print a dry run as JSON for programs.")] = False,
 ) -> None:
     """Clean landed batches into the lake and pass the gate; by default those that are new or changed."""
+    if as_json and not dry_run:
+        raise BadInput("--json is of a dry run: add --dry-run, or leave it out")
     settings = home()
     if dry_run:
         from include.steps.dry_run import dry_run as step

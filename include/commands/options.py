@@ -27,7 +27,7 @@ OfSurface = Annotated[str, typer.Option(help="Whose policy holds.")]
 LastWindowEnd = Annotated[
     str | None, typer.Option(metavar="T", help="The end of the last window; by default where the data end.")
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of everything that draws.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Of everything that draws.")]
 
 
 def moment(text: str | None, option: str) -> datetime | None:

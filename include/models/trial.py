@@ -99,8 +99,8 @@ def alone(names: tuple[str, ...], source: str) -> Ranker:
 
 def habits() -> Ranker:
     """A ranker of nothing that was learned: what a user had, by how often and how lately, and equal ones by recent popularity."""
-    names, weights = zip(("own_decayed", 1.0), ("popular_720h_rank", POPULARITY_OF_EQUALS), strict=True)
-    return Ranker(names, np.zeros(len(names)), np.ones(len(names)), np.array(weights), {})
+    names = ("own_decayed", "popular_720h_rank")
+    return Ranker(names, np.zeros(2), np.ones(2), np.array([1.0, POPULARITY_OF_EQUALS]), {})
 
 
 def _single_sources(names: tuple[str, ...]) -> list[str]:

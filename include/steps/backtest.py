@@ -88,16 +88,15 @@ def plan_backtest(
         snapshot: of the lake; by default the newest gated one.
 
     Raises:
-        BadInput: a span, method or surface is none, nothing is gated yet, the data do not reach back that far, or the encoder
-            learned from what is to be foretold.
+        BadInput: a span, method or surface is none, nothing can be written to `out`, nothing is gated yet, the data do not reach
+            back that far, or the encoder learned from what is to be foretold.
     """
     span = duration(every)
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
         raise BadInput(f"unknown method {unknown[0]!r}: choose from {', '.join(METHODS)}")
     policy = _surface(settings, surface)
-    if out and Path(out).exists() and not Path(out).is_dir():
-        raise BadInput(f"--out {out}: is a file; name a folder")
+    folder = backtests.checked(settings, str(out)) if out else None
     snapshot = gated(settings) if snapshot is None else snapshot
     with lake.connect(settings) as connection:
         newest, first = behaviour.default_as_of(connection, snapshot), behaviour.first_event(connection, snapshot)
@@ -129,7 +128,7 @@ def plan_backtest(
         "methods": chosen,
         "seed": settings.seed if seed is None else seed,
         "freshness": freshness,
-        "out": str(Path(out).expanduser().absolute()) if out else None,
+        "out": None if folder is None else str(folder),
         "name": publications.new_name(),
     }
 

@@ -208,7 +208,9 @@ def approve(settings: Settings, publication: str, by: str, reason: str = "") -> 
             if publications.knows(newest) < publications.knows(serving):
                 continue  # a run published meanwhile
             confirm()
-            why = publications.because(f"{publication} approved by {by}", reason)
+            rejected = publications.rejection(settings, line) is not None
+            said = f"{publication} approved by {by}{', though it was rejected before' if rejected else ''}"
+            why = publications.because(said, reason)
             change = publications.serve(settings, newest["id"], why, pin=False)
         log.info("%s serves in place of %s: %s", change["to"], change["from"], why)
     switch = next(change for change in publications.changes(settings) if change.get("line") == line)
@@ -227,14 +229,29 @@ def _refuse_to_switch(settings: Settings, line: str) -> None:
         )
 
 
+def decision(settings: Settings, publication: str) -> dict[str, bool]:
+    """Whether a challenger was `approved` or `rejected`, whoever decided it."""
+    line = str(challenger(settings, publication)["line"])
+    return {
+        "approved": publications.served(settings, line),
+        "rejected": publications.rejection(settings, line) is not None,
+    }
+
+
 def reject(settings: Settings, publication: str, by: str, reason: str = "") -> dict[str, Any]:
     """Record that a challenger is not to serve; retention then treats its publications as any other.
+
+    What was rejected before stays as it was recorded.
 
     Raises:
         BadInput: it is no challenger, or it served already.
     """
     entry = challenger(settings, publication)
     with writing(settings):
+        before = publications.rejection(settings, str(entry["line"]))
+        if before is not None:
+            log.info("it was rejected already, at %s: %s", before["at"], before["why"])
+            return before
         if publications.served(settings, str(entry["line"])):
             raise BadInput(
                 f"publication {publication} was approved: `python -m include publications rollback` undoes that"

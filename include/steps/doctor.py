@@ -95,7 +95,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
     if set_encoder is not None and set_encoder.named != settings.encoder.named:
         advice.append(
             f"the settings still name the encoder {set_encoder.source}, which a switch took out of use: set "
-            f"TIDEMARK_ENCODER__SOURCE={settings.encoder.source} when it suits you"
+            f"{settings.encoder.set_instead_of(set_encoder)} when it suits you, all at once"
         )
     advice += [
         f"challenger {name} waits: run `python -m include publications approve {name}` or `… reject {name}` "

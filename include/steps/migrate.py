@@ -39,8 +39,8 @@ def _with_its_encoder(settings: Settings) -> Settings:
     found = settings.with_encoder(serves)
     if found.encoder != settings.encoder:
         log.info(
-            "the encoder that serves is %s; the settings name %s, which served before",
-            found.encoder.source,
+            "the encoder that serves is that of %s; the settings name %s, which served before",
+            found.encoder.set_instead_of(settings.encoder),
             settings.encoder.source,
         )
     return found

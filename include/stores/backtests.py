@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from include.errors import BadInput
 from include.settings import Settings
 from include.stores import files
 
@@ -40,6 +42,29 @@ def scratch_folders(settings: Settings) -> list[Path]:
 def folder(settings: Settings, name: str) -> Path:
     """Where the results of a backtest are that named no folder."""
     return settings.reports / FOLDER / name
+
+
+def checked(settings: Settings, out: str) -> Path:
+    """The folder that a backtest is to write its results to, made and tried: what cannot be written is found before the work.
+
+    Raises:
+        BadInput: it is none that can be written to, an address, or among the stores of the home.
+    """
+    if "://" in out:
+        raise BadInput(
+            f"--out {out}: is an address; name a folder on this machine, or leave it out: then the home keeps the results"
+        )
+    found = Path(out).expanduser().absolute()
+    home = settings.home.absolute()
+    if found.is_relative_to(home) and not found.is_relative_to(settings.reports.absolute()):
+        raise BadInput(f"--out {out}: is among what the home keeps; name a folder outside {home}, or in its reports")
+    try:
+        found.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=found):
+            pass
+    except OSError as error:
+        raise BadInput(f"--out {out}: nothing can be written there ({error.strerror}); name another folder") from error
+    return found
 
 
 def _cut(out: Path, cut: str) -> Path:

@@ -1,4 +1,4 @@
-"""Reads the times of events as they come: ISO 8601, a year, a day as 20101231, epoch seconds and milliseconds, and Excel's.
+"""Reads the times of events as they come: ISO 8601, a year, a day as 20101231, a second as 20101231235959, epoch seconds and milliseconds, and Excel's.
 
 The same language as the macro `utc_time` in dbt_project/macros/typing.sql reads, and of Excel's spelling
 (`12/1/2010 8:26`) the model stg_online_retail__events: change both.
@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-_DATE = re.compile(r"([0-9]{4})(?:([0-9]{2})([0-9]{2}))?(?:[.]0*)?")
+_DATE = re.compile(r"([0-9]{4}|[0-9]{8}|[0-9]{14})(?:[.]0*)?")
+_DIGITS = {4: "%Y", 8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 _NUMBER = re.compile(r"-?[0-9]{1,16}([.][0-9]*)?([eE][+]?[0-9]{1,2})?")
 _ISO = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -27,8 +28,8 @@ def parse(text: str) -> datetime | None:
     try:
         if _NUMBER.fullmatch(text):
             if found := _DATE.fullmatch(text):
-                parts = [int(part or 1) for part in found.groups()]
-                return datetime(parts[0], parts[1], parts[2], tzinfo=UTC)
+                digits = found[1]
+                return datetime.strptime(digits, _DIGITS[len(digits)]).replace(tzinfo=UTC)
             return _since_1970(float(text))
         if found := _ISO.fullmatch(text):
             day, clock, sign, hours, minutes = found.groups()

@@ -21,9 +21,31 @@ extracted as (
         json_extract_string(came, ['$.{{ scalars | join("', '$.") }}']) as texts,
         json_type(came, ['$.{{ scalars | join("', '$.") }}']) as types,
         json_type(came, '$.categories') as categories_type,
-        {{ trimmed("(came ->> '$.categories')") }} as categories_came,
+        -- The semicolon of `&amp;` separates nothing: a character that nobody writes stands for it.
+        regexp_replace(
+            {{ trimmed("(came ->> '$.categories')") }},
+            '&(#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});',
+            '&\1' || chr(57344),
+            'g'
+        ) as categories_came,
         {{ attributes('came', 'given', scalars + ['categories']) }} as attributes
     from landed
+),
+
+-- Of a list with lists or objects in it, the members of the lists.
+nested as (
+    select
+        *,
+        case
+            when
+                starts_with(categories_came, '[') and json_valid(categories_came)
+                and regexp_matches(categories_came, '.[{[]')
+                then flatten(list_transform(
+                    from_json(categories_came, '["JSON"]'),
+                    lambda e: case when json_type(e) = 'ARRAY' then from_json(e, '["JSON"]') else [e] end
+                ))
+        end as members
+    from extracted
 ),
 
 named as (
@@ -35,9 +57,20 @@ named as (
         raw,
         read_error,
         attributes,
-        coalesce(list_has_any(types, ['OBJECT', 'ARRAY']) or categories_type = 'OBJECT', false) as has_wrong_type,
-        -- A list, as JSON or as Python writes it, or text with one of the usual separators.
+        coalesce(list_has_any(types, ['OBJECT', 'ARRAY']) or categories_type = 'OBJECT', false)
+        or coalesce(
+            len(list_filter(
+                members,
+                lambda e: json_type(e) = 'ARRAY' or (json_type(e) = 'OBJECT' and json_type(e, '$.name') is distinct from 'VARCHAR')
+            )) > 0,
+            false
+        ) as has_wrong_type,
+        -- A list, as JSON or as Python writes it, or text with one of the usual separators. An object goes by its name.
         case
+            when members is not null
+                then list_transform(
+                    members, lambda e: case when json_type(e) = 'OBJECT' then e ->> '$.name' else e ->> '$' end
+                )
             when starts_with(categories_came, '[') and json_valid(categories_came)
                 then from_json(categories_came, '["VARCHAR"]')
             when starts_with(categories_came, '[') and try_cast(categories_came as varchar[]) is not null
@@ -46,9 +79,10 @@ named as (
             when contains(categories_came, ';') then string_split(categories_came, ';')
             when categories_came is not null then string_split(categories_came, ',')
             else []
-        end as categories_came,
+        end as categories_split,
+        list_transform(categories_split, lambda e: replace(e, chr(57344), ';')) as categories_came,
         {{ columns_of('texts', scalars, '_came') }}
-    from extracted
+    from nested
 ),
 
 -- Each distinct text is repaired once.
