@@ -478,6 +478,8 @@ def test_what_a_later_delivery_supersedes_is_counted_and_said(
     assert clean(settings)["superseded"] == 1
     assert "1 rows of these batches do not hold" in caplog.text
     assert "--arrival 2024-01-01T16`" in caplog.text
+    put(settings, "events", 5, [event("a", "u1", "i9"), event("b", "u2", "i2")], "events-corrected.jsonl")
+    assert clean(settings)["superseded"] == 1, "a name that sorts before; what is the same in both is none"
     put(settings, "events", 6, [event("a", "u1", "i9")], "correction.jsonl")
     assert clean(settings)["superseded"] == 0
     assert rows(settings, "SELECT item_id FROM fct_interactions WHERE event_key LIKE '%a'") == [("i9",)]

@@ -135,6 +135,29 @@ def test_the_hour_of_arrival_can_be_given(settings: Settings, tmp_path: Path) ->
     assert (done["replaced"], done["ignored"]) == ([], [])
 
 
+def test_what_an_earlier_delivery_left_in_other_hours_is_named(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def at(*times: str) -> Path:
+        event = samples.events(1)[0]
+        return samples.write(tmp_path / "plays.jsonl", [{**event, "event_id": t, "event_ts": t} for t in times])
+
+    def same_name(path: Path, **options: Any) -> list[str]:
+        return land(settings, path, format="canonical", table="events", progress=quiet, **options)["same_name"]
+
+    mistyped = at("2024-02-01T10:00", "2024-12-02T10:00")
+    assert same_name(mistyped) == []
+    assert same_name(at("2024-02-01T10:00", "2024-02-12T10:00")) == ["events/dt=2024-12-02/hr=10/plays.jsonl"]
+    assert "plays.jsonl. Where they are an earlier delivery" in caplog.text
+    assert same_name(at("2024-02-01T10:00", "2024-02-12T10:30")) == [], "it takes the place of its own"
+    assert same_name(at("2024-02-12T11:00", "2024-02-12T12:00")) == ["events/dt=2024-12-02/hr=10/plays.jsonl"]
+    assert same_name(at("2024-12-02T11:00", "2024-12-02T12:00")) == [], "the next day's"
+    spread = at("2023-05-01T13:10", "2023-05-01T14:20", "2023-05-01T15:00", "2023-05-01T16:00")
+    assert same_name(spread, arrival="event") == []
+    without = at("2023-05-01T13:10", "2023-05-01T15:00")
+    assert same_name(without, arrival="event", replace=True) == ["events/dt=2023-05-01/hr=14/plays.jsonl"]
+
+
 def test_what_a_folder_holds_besides_is_named(settings: Settings, tmp_path: Path) -> None:
     folder = samples.canonical(tmp_path / "in")
     samples.write(folder / "products.csv", samples.items(3))

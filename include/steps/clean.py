@@ -121,7 +121,8 @@ def _superseded(settings: Settings, chosen: list[batches.Stale]) -> int:
     rows, later = batches.superseded(settings, hours)
     if later is not None:
         log.warning(
-            "%s rows of these batches do not hold: the same events arrived again later, up to %s. Where they are a correction, land it "
+            "%s rows of these batches do not hold: the same events arrived again later, or in the same hour in a file whose name sorts behind, "
+            "up to %s. Where they are a correction, land it "
             "with `--arrival %s`, or replace the files that it corrects (docs/runbooks/fix_the_data.md)",
             f"{rows:,}",
             f"{later:%Y-%m-%dT%H}",

@@ -1,10 +1,13 @@
 """Lands files: puts what arrived, as it came, into the landing folder's batches."""
 
 import filecmp
+import logging
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from dataclasses import replace as with_other
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +27,8 @@ from include.stores.formats.sources import Source, files_of, landed_name, source
 from include.stores.formats.staged import UNREADABLE, Spool, Staged
 from include.stores.formats.times import hour_of, usable
 from include.stores.lock import writing
+
+log = logging.getLogger(__name__)
 
 
 def land(
@@ -59,7 +64,8 @@ def land(
     Returns:
         `files` (relative to the landing folder, sorted), `rows` and `unreadable` (landed, by table), `left_out` (event rows
         outside `events_from` and `events_to`), `hours` ([first, last] arrival hour, ISO 8601), `replaced` (those of the files in
-        whose place others of the same name were) and `ignored` (files of a folder that are not of the format, though of a kind
+        whose place others of the same name were), `same_name` (event files of the same name that lie in other hours of the time that
+        was landed: what they hold stays, so where they are an earlier delivery of it, they are to be taken out) and `ignored` (files of a folder that are not of the format, though of a kind
         that can be read).
 
     Raises:
@@ -89,12 +95,21 @@ def land(
             for source in found:
                 work.stage(source)
             files = work.files()
+            earlier = [target for target in (_target(settings, file) for file in files) if target.is_file()]
             replaced = _put_in_place(settings, files, replace)
+            same_name = _same_name(settings, files, {*earlier})
     except OSError as error:
         raise BadInput(f"{path}: could not be landed: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     hours = sorted({file.hour for file in files if file.hour is not None})
+    if same_name:
+        log.warning(
+            "%d files of the same name lie in other hours of that time, such as %s. Where they are an earlier delivery of what was landed "
+            "now, delete them and clean their hours: what they hold stays (docs/runbooks/fix_the_data.md)",
+            len(same_name),
+            same_name[0],
+        )
     return {
         "files": sorted(_target(settings, file).relative_to(settings.landing).as_posix() for file in files),
         "rows": dict(work.rows),
@@ -102,8 +117,39 @@ def land(
         "left_out": work.left_out,
         "hours": [hours[0].isoformat(), hours[-1].isoformat()] if hours else [],
         "replaced": sorted(target.relative_to(settings.landing).as_posix() for target in replaced),
+        "same_name": same_name,
         "ignored": _ignored(path, found),
     }
+
+
+def _same_name(settings: Settings, files: list[Staged], earlier: set[Path]) -> list[str]:
+    """Event files that a delivery of the same events may have left in other hours, relative to the landing folder.
+
+    Of what is spread over hours they lie between the first and the last; of a bulk arrival anywhere behind its first event, but in
+    no later hour than that in which a file of the name was before.
+    """
+    landed = {_target(settings, file) for file in files}
+    spans: dict[str, tuple[datetime, datetime | None]] = {}
+    for file in files:
+        if file.table != "events" or file.hour is None:
+            continue
+        bulk = file.since is not None
+        first = hour_of(file.since) if file.since is not None else file.hour
+        last = None if bulk and _target(settings, file) not in earlier else file.hour
+        start, end = spans.get(file.name, (first, last))
+        spans[file.name] = (min(start, first), None if end is None or last is None else max(end, last))
+    if not spans:
+        return []
+    with suppress(BadInput):  # what belongs to no batch is said by whatever reads them
+        return sorted(
+            landed_file.path.relative_to(settings.landing).as_posix()
+            for batch in landing.batches(settings, min(start for start, _ in spans.values()))
+            for landed_file in batch.files
+            if batch.table == "events" and landed_file.name in spans and landed_file.path not in landed
+            for start, end in [spans[landed_file.name]]
+            if batch.arrival_hour >= start and (end is None or batch.arrival_hour <= end)
+        )
+    return []
 
 
 def _ignored(path: Path, found: list[Source]) -> list[str]:
@@ -143,7 +189,7 @@ class _Work:
         hours = [file.hour for file in self.staged if file.table == "events" and file.hour is not None]
         pick = min if self.arrival == "event" else max
         beside = self._bulk(pick(hours, default=None))
-        return [Staged(file.path, file.table, file.hour or beside, file.name) for file in self.staged]
+        return [with_other(file, hour=file.hour or beside) for file in self.staged]
 
     def _bulk(self, last: datetime | None) -> datetime:
         if isinstance(self.arrival, datetime):
@@ -155,22 +201,22 @@ class _Work:
         # The copy is what is checked: the original may change meanwhile.
         copy = folder / name
         shutil.copyfile(source.path, copy)
-        last: datetime | None = None
+        first, last = None, None
         for _, times in self._read(source, copy):
-            last = _latest(last, times)
+            first, last = _earliest(first, times), _latest(last, times)
         hour = self._bulk(last) if source.table == "events" else None
-        self.staged.append(Staged(copy, source.table, hour, name))
+        self.staged.append(Staged(copy, source.table, hour, name, first))
 
     def _rewrite(self, source: Source, folder: Path) -> None:
         spool = Spool(folder / "spool")
-        last: datetime | None = None
+        first, last = None, None
         columns: tuple[str, ...] = ()
         rows = 0
         try:
             for chunk, times in self._read(source, source.path):
                 keep = self._keep(source, times)
                 kept = times if keep is None else [time for time, kept in zip(times, keep, strict=True) if kept]
-                last = _latest(last, kept)
+                first, last = _earliest(first, kept), _latest(last, kept)
                 rows += len(kept)
                 if keep is not None:
                     self._leave_out(source, chunk, keep)
@@ -179,9 +225,17 @@ class _Work:
         finally:
             spool.close()
         if rows or not any(self.span):  # a span without events makes no batch
-            self._write(source, folder, spool.path, columns, self._bulk(last))
+            self._write(source, folder, spool.path, columns, self._bulk(last), first)
 
-    def _write(self, source: Source, folder: Path, spool: Path, columns: tuple[str, ...], bulk: datetime) -> None:
+    def _write(
+        self,
+        source: Source,
+        folder: Path,
+        spool: Path,
+        columns: tuple[str, ...],
+        bulk: datetime,
+        since: datetime | None,
+    ) -> None:
         otherwise = bulk.replace(tzinfo=None)
         spread = source.table == "events" and self.arrival == "event"
         hour = bulk if source.table == "events" else None
@@ -191,11 +245,11 @@ class _Work:
         elif source.as_is:
             file = folder / f"{source.stem}.jsonl.zst"
             staged.write_lines(self.connection, spool, file)
-            self.staged.append(Staged(file, source.table, hour, file.name))
+            self.staged.append(Staged(file, source.table, hour, file.name, since))
         else:
             file = folder / f"{source.stem}.parquet"
             staged.write_parquet(self.connection, spool, columns or source.required, file)
-            self.staged.append(Staged(file, source.table, hour, file.name))
+            self.staged.append(Staged(file, source.table, hour, file.name, since))
             beside = folder / f"{source.stem}{UNREADABLE}"
             if beside.exists():
                 self.staged.append(Staged(beside, source.table, hour, beside.name))
@@ -294,6 +348,10 @@ def _holds(settings: Settings, target: Path, content: Path) -> bool:
 def _target(settings: Settings, file: Staged) -> Path:
     assert file.hour is not None
     return landing.folder(settings, file.table, file.hour) / file.name
+
+
+def _earliest(first: datetime | None, times: list[datetime | None]) -> datetime | None:
+    return min((time for time in (first, *times) if time is not None), default=None)
 
 
 def _latest(last: datetime | None, times: list[datetime | None]) -> datetime | None:

@@ -164,7 +164,10 @@ def _mark(settings: Settings, batches: set[tuple[str, datetime]]) -> None:
 
 
 def superseded(settings: Settings, hours: set[datetime]) -> tuple[int, datetime | None]:
-    """How many rows of the event batches of some hours do not hold, as their events arrived again later, and the last such hour."""
+    """How many rows of the event batches of some hours do not hold, as their events arrived again later, and the last such hour.
+
+    Later is also what lies in the same hour in a file whose name sorts behind.
+    """
     with lake.connect(settings) as connection:
         found = connection.execute(
             """
@@ -172,7 +175,11 @@ def superseded(settings: Settings, hours: set[datetime]) -> tuple[int, datetime 
             FROM lake.main.int_event_history AS again
             JOIN lake.main.int_event_history AS held USING (event_key)
             WHERE again.outcome = 'duplicate' AND again.arrival_hour IN (SELECT unnest($hours::TIMESTAMP[]))
-                AND held.outcome <> 'duplicate' AND held.arrival_hour > again.arrival_hour
+                AND held.outcome <> 'duplicate' AND (
+                    held.arrival_hour > again.arrival_hour
+                    -- Within an hour the last file by name holds; copies of a row are no correction.
+                    OR held.arrival_hour = again.arrival_hour AND held.file > again.file AND held.raw <> again.raw
+                )
             """,
             {"hours": [hour.replace(tzinfo=None) for hour in sorted(hours)]},
         ).fetchone()

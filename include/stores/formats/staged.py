@@ -26,12 +26,16 @@ UNREADABLE = ".unreadable.jsonl"
 
 @dataclass(frozen=True)
 class Staged:
-    """A file written aside, and the batch and name that it will have. `hour` None: the others' hour decides."""
+    """A file written aside, and the batch and name that it will have. `hour` None: the others' hour decides.
+
+    `since` is the first usable event time of a bulk arrival.
+    """
 
     path: Path
     table: str
     hour: datetime | None
     name: str
+    since: datetime | None = None
 
 
 class Spool:
