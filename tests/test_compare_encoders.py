@@ -8,8 +8,10 @@ import pytest
 from include.errors import BadInput
 from include.models.encoder import identify
 from include.settings import Encoder, Settings
+from include.steps import compare_encoders, embed_texts
 from include.steps.challenge import named_encoder
 from include.steps.compare_encoders import measure_encoder, plan_comparison, recommended, report_comparison
+from include.stores import vectors
 from tests.test_backtest import RANKER, delivered
 from tests.test_path import include
 
@@ -56,6 +58,44 @@ def test_a_comparison_is_reported_as_often_as_need_be(home, tmp_path):
     (tmp_path / "encoders.json").unlink()
     assert report_comparison(settings, comparison) == first
     assert (tmp_path / "encoders.json").exists()
+
+
+def test_what_was_killed_goes_on_where_it_was(home, tmp_path, monkeypatch):
+    settings = Settings(home=home, ranker=RANKER)
+    ours = Encoder(max_tokens=64)  # that no other test embedded with
+    comparison = plan_comparison(settings, [named_encoder('{"max_tokens": 64}')], every="3h", cuts=2, k=5, out=tmp_path)
+    (encoder,) = [each for each in comparison["encoders"] if each["id"] == identify(ours)]
+    monkeypatch.setattr(embed_texts, "TEXTS_PER_PART", 10)
+    kept, cuts = [], []
+
+    def third_part_kills(settings, encoder_id, hashes, found, keep=vectors.keep_texts):
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        kept.extend([len(hashes)])
+        keep(settings, encoder_id, hashes, found)
+
+    def second_cut_kills(own, plan, cut, done=compare_encoders.backtest_cut):
+        cuts.append(cut)
+        if len(cuts) == 2:
+            raise KeyboardInterrupt
+        done(own, plan, cut)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(vectors, "keep_texts", third_part_kills)
+        with pytest.raises(KeyboardInterrupt):
+            measure_encoder(settings, comparison, encoder)
+    assert len(vectors.known_texts(settings, encoder["id"])) == sum(kept) == 20
+    monkeypatch.setattr(compare_encoders, "backtest_cut", second_cut_kills)
+    with pytest.raises(KeyboardInterrupt):
+        measure_encoder(settings, comparison, encoder)
+    assert measure_encoder(settings, comparison, encoder)["embedded"] == 0
+    first, second = comparison["plan"]["cuts"]
+    assert cuts == [first, second, second], "the first was there"
+    again = plan_comparison(settings, [named_encoder('{"max_tokens": 64}')], every="3h", cuts=2, k=5, out=tmp_path)
+    del cuts[1:]
+    with pytest.raises(KeyboardInterrupt):
+        measure_encoder(settings, again, next(each for each in again["encoders"] if each["id"] == encoder["id"]))
+    assert cuts == [first, first], "what another comparison left counts for nothing"
 
 
 @pytest.mark.parametrize(

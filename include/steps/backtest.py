@@ -25,11 +25,10 @@ from include.models import metrics, peers
 from include.models.peers import PEERS
 from include.settings import Encoder, Settings, Surface
 from include.steps.chain import STEPS
-from include.steps.embed_texts import embed_texts
+from include.steps.embed_texts import embed_and_keep
 from include.steps.freshness import FRESHNESS, Learned, measure_freshness
 from include.steps.item_texts import centred, item_text_vectors, text_mean
 from include.steps.judging import Known, Window, known_as_of, metrics_of, window
-from include.steps.keep_texts import keep_texts
 from include.steps.learn_lists import load_ranking
 from include.steps.plan import gated, plan_rebuild
 from include.stores import artefacts, backtests, behaviour, lake, publications, vectors
@@ -179,8 +178,7 @@ def embed_history(settings: Settings, plan: Plan) -> dict[str, Any]:
         product = product_settings(settings, plan, folder)
         until = datetime.fromisoformat(plan["as_of"] if plan["freshness"] else plan["cuts"][-1])
         candidate = plan_rebuild(product, until, snapshot=plan["lake_snapshot"])["candidate"]
-        embed_texts(product, candidate)
-        return {"embedded": keep_texts(product, candidate)["kept"]}
+        return {"embedded": embed_and_keep(product, candidate)}
 
 
 def backtest_cut(settings: Settings, plan: Plan, cut: str, progress: Progress = lambda _: None) -> dict[str, Any]:
@@ -204,7 +202,7 @@ def backtest_cut(settings: Settings, plan: Plan, cut: str, progress: Progress = 
     if plan["freshness"]:
         tables[FRESHNESS], facts[FRESHNESS] = measure_freshness(settings, plan, known.cut, learned)
         progress(FRESHNESS)
-    backtests.write_cut(out_folder(settings, plan), cut, facts, tables)
+    backtests.write_cut(out_folder(settings, plan), plan["name"], cut, facts, tables)
     return facts
 
 
@@ -301,8 +299,7 @@ def _with_text(settings: Settings, plan: Plan, known: Known) -> Known:
     with backtests.scratch(settings) as folder:
         product = product_settings(settings, plan, folder)
         candidate = plan_rebuild(product, known.cut, snapshot=plan["lake_snapshot"])["candidate"]
-        embed_texts(product, candidate)
-        keep_texts(product, candidate)
+        embed_and_keep(product, candidate)
         state = publications.candidate(product, candidate)
         with lake.connect(settings) as connection:
             items = behaviour.items(connection, plan["lake_snapshot"], known.cut)

@@ -91,7 +91,8 @@ def measure_encoder(
     }
     progress("embedded")
     for cut in plan["cuts"]:
-        backtest_cut(own, plan, cut)
+        if not backtests.has_cut(out_folder(own, plan), plan["name"], cut):  # an earlier try may have got as far
+            backtest_cut(own, plan, cut)
         progress(cut[:16])
     backtests.write_cost(out_folder(own, plan), cost)
     return cost

@@ -14,6 +14,7 @@ from include.errors import BadInput
 from include.models.encoder import TextEncoder
 from include.settings import Settings
 from include.stores import parts, publications, vectors
+from include.stores.lock import writing
 from include.stores.parts import Part, cut, of_shard
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,27 @@ def embed_texts(settings: Settings, candidate: str, shard: int | None = None) ->
         log.info("embedded part %d of %d (%d texts)", part.number + 1, part.of, len(texts))
     done = sum(len(part.keys) for part in left)
     return {"embedded": done, "there_already": sum(len(part.keys) for part in mine) - done}
+
+
+def embed_and_keep(settings: Settings, candidate: str) -> int:
+    """Embed the planned texts in one task, and keep each part at once: a run that is killed has not worked for nothing.
+
+    Returns:
+        The number of texts.
+
+    Raises:
+        BadInput: the encoder on this machine is not the one that the plan named.
+    """
+    state = publications.planned(settings, candidate)
+    planned = planned_texts(settings, candidate, state)
+    model = load_encoder(settings, f"candidate {candidate}", state) if planned else None
+    for part, texts, prefix in planned:
+        assert model is not None
+        embedded = embed(settings, model, part.keys, texts, prefix)
+        with writing(settings.beside(None)):
+            vectors.keep_texts(settings, state["encoder_id"], list(part.keys), embedded)
+        log.info("embedded and kept part %d of %d (%d texts)", part.number + 1, part.of, len(texts))
+    return sum(len(part.keys) for part, _, _ in planned)
 
 
 def embed(

@@ -71,16 +71,24 @@ def _cut(out: Path, cut: str) -> Path:
     return out / "cuts" / "".join(char for char in cut if char.isalnum())
 
 
-def write_cut(out: Path, cut: str, facts: dict[str, Any], tables: dict[str, pa.Table]) -> None:
-    """Keep what one cut found, of which the results are made."""
+def write_cut(out: Path, backtest: str, cut: str, facts: dict[str, Any], tables: dict[str, pa.Table]) -> None:
+    """Keep what one cut of a backtest found, of which the results are made."""
     for name, table in tables.items():
         files.write_table(_cut(out, cut) / f"{name}.arrow", table)
-    files.write_json(_cut(out, cut) / "facts.json", facts)
+    files.write_json(_cut(out, cut) / "facts.json", {"backtest": backtest, **facts})
 
 
 def read_cut(out: Path, cut: str) -> dict[str, Any]:
     """The facts of a cut."""
-    return dict(json.loads((_cut(out, cut) / "facts.json").read_text("utf-8")))
+    facts = dict(json.loads((_cut(out, cut) / "facts.json").read_text("utf-8")))
+    facts.pop("backtest", None)
+    return facts
+
+
+def has_cut(out: Path, backtest: str, cut: str) -> bool:
+    """Whether an earlier try of the same backtest found what there is of a cut: its facts are written last."""
+    file = _cut(out, cut) / "facts.json"
+    return file.is_file() and json.loads(file.read_text("utf-8")).get("backtest") == backtest
 
 
 def read_table(out: Path, cut: str, name: str) -> pa.Table:
