@@ -155,6 +155,11 @@
     )
 {%- endmacro %}
 
+{# The same with whatever is in them as every format gives it: JSON in a text has numbers, and keys in any order. #}
+{% macro plain_attributes(column) -%}
+    case when regexp_matches({{ column }}, '":[^"]') then plain_json({{ column }}) else {{ column }} end
+{%- endmacro %}
+
 {# Whether a name belongs to test traffic. #}
 {% macro is_test_user(column) -%}
     exists (

@@ -1,6 +1,7 @@
-"""A dbt-duckdb plugin: the SQL function `tidy_text`, which makes readable text of what people and shops send."""
+"""A dbt-duckdb plugin: SQL functions that make readable text of what people and shops send, and JSON that can be compared."""
 
 import html
+import json
 import re
 import unicodedata
 from functools import lru_cache
@@ -180,11 +181,26 @@ def tidy_once(text: str) -> str:
     return _kept(text) if len(text) <= LONGEST_KEPT else tidy_text(text)
 
 
+def plain_json(text: str) -> str:
+    """JSON with sorted keys at every depth and every scalar as the text that came, as the readers of files write it."""
+    values = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+    return json.dumps(_with_texts(values), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def _with_texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_texts(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_with_texts(each) for each in value]
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 class Plugin(BasePlugin):
-    """Registers `tidy_text(VARCHAR) -> VARCHAR` on dbt's connection."""
+    """Registers the functions, of VARCHAR to VARCHAR, on dbt's connection."""
 
     def configure_connection(self, conn: Any) -> None:
         conn.create_function("tidy_text", tidy_once, ["VARCHAR"], "VARCHAR")
+        conn.create_function("plain_json", plain_json, ["VARCHAR"], "VARCHAR")
 
     def configure_cursor(self, cursor: Any) -> None:
         """Functions belong to the database: nothing to do for a cursor."""

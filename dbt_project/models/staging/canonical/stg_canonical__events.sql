@@ -32,7 +32,7 @@ named as (
         row_number,
         raw,
         read_error,
-        attributes,
+        {{ plain_attributes('attributes') }} as attributes,
         coalesce(list_has_any(types, ['OBJECT', 'ARRAY']), false) as has_wrong_type,
         {{ columns_of('texts', scalars, '_came') }}
     from extracted

@@ -56,7 +56,7 @@ named as (
         row_number,
         raw,
         read_error,
-        attributes,
+        {{ plain_attributes('attributes') }} as attributes,
         coalesce(list_has_any(types, ['OBJECT', 'ARRAY']) or categories_type = 'OBJECT', false)
         or coalesce(
             len(list_filter(

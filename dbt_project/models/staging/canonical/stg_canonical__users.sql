@@ -26,7 +26,7 @@ select
     row_number,
     user_id,
     {{ utc_time('created_at_came') }} as created_at,
-    attributes,
+    {{ plain_attributes('attributes') }} as attributes,
     raw,
     case
         when read_error is not null then read_error
