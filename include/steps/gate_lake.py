@@ -35,21 +35,26 @@ def gate_lake(settings: Settings) -> dict[str, Any]:
         GateFailed: an expectation failed, or a clean did not finish.
     """
     with writing(settings):
-        _refuse_unfinished(settings)
-        summary: dict[str, Any] = {"snapshot": None, "since": None, "gated": False, "gate": None, "changed": False}
-        if not lake.exists(settings):
+        return judge_newest(settings)
+
+
+def judge_newest(settings: Settings) -> dict[str, Any]:
+    """What `gate_lake` does, for those who hold the writer's lock."""
+    _refuse_unfinished(settings)
+    summary: dict[str, Any] = {"snapshot": None, "since": None, "gated": False, "gate": None, "changed": False}
+    if not lake.exists(settings):
+        return summary
+    with lake.connect(settings) as connection:
+        if not lake.has_table(connection, "int_batches"):
             return summary
-        with lake.connect(settings) as connection:
-            if not lake.has_table(connection, "int_batches"):
-                return summary
-            snapshot = lake.newest_of(connection)
-            since = lake.gated_snapshot(settings)
-            if since == snapshot:
-                return summary | {"snapshot": snapshot, "since": since, "gated": True}
-            changed, earlier, keys = _changes(connection, snapshot, since)
-        result = _judge(changed, earlier, keys, settings)
-        lake.record_gate(settings, snapshot, since, result.as_dict())
-        result.raise_if_failed()
+        snapshot = lake.newest_of(connection)
+        since = lake.gated_snapshot(settings)
+        if since == snapshot:
+            return summary | {"snapshot": snapshot, "since": since, "gated": True}
+        changed, earlier, keys = _changes(connection, snapshot, since)
+    result = _judge(changed, earlier, keys, settings)
+    lake.record_gate(settings, snapshot, since, result.as_dict())
+    result.raise_if_failed()
     changed_at_all = bool(len(changed) or len(keys))
     return {"snapshot": snapshot, "since": since, "gated": True, "gate": result.as_dict(), "changed": changed_at_all}
 
