@@ -18,7 +18,7 @@ from include.stores.files import inside, write_json
 from include.stores.maintenance import delete
 
 CONTENT = "backup.json"
-_FOLDERS = ("landing", "lake", "vectors", "artefacts", "publications", "cache/texts")
+_FOLDERS = ("landing", "lake", "vectors", "artefacts", "publications", "cache/texts", "erasures")
 _FILES = ("version.json",)
 
 

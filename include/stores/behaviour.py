@@ -210,6 +210,19 @@ def item_versions(connection: duckdb.DuckDBPyConnection, snapshot: int, item_id:
     return list(found.to_arrow_table().to_pylist())
 
 
+def texts(connection: duckdb.DuckDBPyConnection, snapshot: int) -> tuple[pa.Table, list[str]]:
+    """Every distinct text of a snapshot, of whatever time: what items are put into words from, and what users wrote.
+
+    Returns:
+        Rows of `title, categories, description`; and the user texts.
+    """
+    items = connection.execute(
+        f"SELECT DISTINCT title, categories, description FROM {at(Mart.ITEMS, snapshot)}"
+    ).to_arrow_table()
+    wrote = connection.execute(f"SELECT DISTINCT text FROM {at(Mart.USER_TEXTS, snapshot)}").fetchall()
+    return items, [str(row[0]) for row in wrote]
+
+
 def recent_events(
     connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime, user_id: str, most: int
 ) -> list[dict[str, Any]]:

@@ -257,6 +257,26 @@ def record_gate(
     files.write_json(gate_file(settings, snapshot), content)
 
 
+def without_examples(result: dict[str, Any]) -> dict[str, Any]:
+    """What a gate said, without the values and rows that it named as examples."""
+    failed = [
+        {
+            **entry,
+            "examples": [],
+            "observed": observed.get("rows") if isinstance(observed := entry["observed"], dict) else None,
+        }
+        for entry in result["failed"]
+    ]
+    return {**result, "failed": failed}
+
+
+def drop_examples(settings: Settings) -> None:
+    """Take the examples out of every record of a gate."""
+    for record in gates(settings):
+        if record["failed"]:
+            files.write_json(gate_file(settings, record["snapshot"]), without_examples(record))
+
+
 def gate(settings: Settings, snapshot: int) -> dict[str, Any]:
     """What the gate said of one snapshot.
 

@@ -4,11 +4,14 @@ DuckLake lets go of a file in two steps: no snapshot names it any more, then it 
 first step end in between, so the second waits.
 """
 
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from include.errors import TidemarkError
 from include.settings import Settings
 from include.stores import backtests, files, lake, landing, training
 
@@ -17,6 +20,10 @@ MAINTENANCE = "maintenance"
 
 REWRITE_DELETED = 0.5
 """Share of deleted rows from which a file of the lake is written anew without them."""
+
+
+READERS_END = 60.0
+"""Seconds to wait for those who read the catalogue."""
 
 
 def age(path: Path) -> timedelta:
@@ -83,6 +90,66 @@ def merge_files(settings: Settings) -> int:
         ).fetchall()
         done += connection.execute(f"CALL ducklake_merge_adjacent_files('{lake.ALIAS}')").fetchall()
     return sum(int(row[2]) for row in done)
+
+
+def rewrite_deleted(settings: Settings) -> int:
+    """Write every file of the lake that holds a deleted row anew, without it; returns how many there were.
+
+    Commits a snapshot with the same rows as the one before it. The files before stay until the snapshots go that name them.
+    """
+    if not lake.exists(settings):
+        return 0
+    with lake.connect(settings, read_only=False) as connection:
+        done = connection.execute(
+            f"CALL ducklake_rewrite_data_files('{lake.ALIAS}', delete_threshold => 0.0)"
+        ).fetchall()
+    return sum(int(row[2]) for row in done)
+
+
+def purge_catalogue(settings: Settings) -> None:
+    """Leave nothing in the catalogue of rows that are gone: neither in a table's statistics, which only ever widen, nor in free pages.
+
+    Of a catalogue in SQLite, which this process has not attached.
+
+    Raises:
+        TidemarkError: somebody reads the catalogue all the while.
+    """
+    if not lake.exists(settings):
+        return
+    try:
+        busy = _purge(lake.catalogue_file(settings))
+    except sqlite3.OperationalError as error:
+        busy = str(error)
+    if busy:
+        raise TidemarkError(
+            f"{lake.catalogue_file(settings)}: somebody reads the lake, so what was deleted stays in its journal ({busy}): end that, and "
+            "run this again"
+        )
+
+
+def _purge(file: Path) -> str | None:
+    """Narrow the statistics and let go of free pages and the journal; returns what is in the way of the last."""
+    with closing(sqlite3.connect(file, timeout=READERS_END, isolation_level=None)) as catalogue:
+        # A file without a least value has one that is not known, unless all in it is null.
+        catalogue.execute(
+            """
+            UPDATE ducklake_table_column_stats AS whole SET (min_value, max_value) = (
+                SELECT iif(known, low, NULL), iif(known, high, NULL) FROM (
+                    SELECT min(part.min_value) AS low, max(part.max_value) AS high,
+                           total((part.min_value IS NULL OR part.max_value IS NULL) AND part.value_count > 0) = 0 AS known
+                    FROM ducklake_file_column_stats AS part JOIN ducklake_data_file AS file USING (data_file_id)
+                    WHERE part.table_id = whole.table_id AND part.column_id = whole.column_id AND file.end_snapshot IS NULL
+                )
+            )
+            WHERE EXISTS (
+                SELECT 1 FROM ducklake_column AS own
+                WHERE own.table_id = whole.table_id AND own.column_id = whole.column_id AND own.column_type = 'varchar'
+            )
+            """
+        )
+        catalogue.execute("VACUUM")
+        busy = catalogue.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    return "the checkpoint is blocked" if busy else None
 
 
 def drop_gate_records(settings: Settings, kept: list[int], older: timedelta) -> int:

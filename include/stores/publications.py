@@ -21,7 +21,7 @@ import pyarrow as pa
 from include.columns import VectorTable
 from include.errors import BadInput
 from include.settings import Settings
-from include.stores import files
+from include.stores import files, lake
 
 Manifest = dict[str, Any]
 
@@ -225,6 +225,25 @@ def move_tables(settings: Settings, name: str, versions: dict[str, int]) -> None
     for table, version in versions.items():
         content["tables"][table]["version"] = version
     files.write_json(_manifest_file(settings, name), content)
+
+
+def move_lake(settings: Settings, name: str, snapshot: int) -> None:
+    """Let a manifest name another lake snapshot with the same rows, for itself and its lists, in one atomic step."""
+    content = manifest(settings, name)
+    content["lake_snapshot"] = content["lists"]["lake_snapshot"] = snapshot
+    files.write_json(_manifest_file(settings, name), content)
+
+
+def leave_out(settings: Settings, name: str, user: str) -> Manifest:
+    """Take a user out of what a manifest reports, and the examples of rows out of its gates; returns it."""
+    content = manifest(settings, name)
+    content["gates"] = [lake.without_examples(gate) for gate in content["gates"]]
+    report = content["run"].get("report")
+    if report is not None:
+        report["users"]["ids"] = [each for each in report["users"]["ids"] if each != user]
+        report["moved"]["most"] = [row for row in report["moved"].get("most", []) if row["user_id"] != user]
+    files.write_json(_manifest_file(settings, name), content)
+    return content
 
 
 def _kept_file(settings: Settings, name: str) -> Path:

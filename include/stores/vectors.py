@@ -318,16 +318,19 @@ def set_tags(settings: Settings, encoder_id: str, name: str, wanted: dict[str, i
     return len(gone)
 
 
-def drop_old_versions(settings: Settings, encoder_id: str, name: str, age: timedelta) -> int:
+def drop_old_versions(settings: Settings, encoder_id: str, name: str, age: timedelta, *, unended: bool = False) -> int:
     """Let go of versions of that age that have no tag, and of the files that only they used; returns their number.
 
-    The newest version always stays. Files of writes that never ended go when they are seven days old (Lance's own rule).
+    The newest version always stays. Files of writes that never ended go when they are seven days old (Lance's own rule), or with
+    `unended` at once, for which nothing may write beside.
     """
-    return _drop_old_versions(_open(folder(settings, encoder_id), name, encoder_id), age)
+    return _drop_old_versions(_open(folder(settings, encoder_id), name, encoder_id), age, unended=unended)
 
 
-def _drop_old_versions(table: Any, age: timedelta) -> int:
-    found = table.to_lance().cleanup_old_versions(older_than=age, error_if_tagged_old_versions=False)
+def _drop_old_versions(table: Any, age: timedelta, *, unended: bool = False) -> int:
+    found = table.to_lance().cleanup_old_versions(
+        older_than=age, error_if_tagged_old_versions=False, delete_unverified=unended
+    )
     return int(found.old_versions)
 
 
@@ -345,6 +348,21 @@ def compact(settings: Settings, encoder_id: str, name: str, version: int) -> int
         table.checkout(version)
         table.restore()
     table.to_lance().optimize.compact_files()
+    table.checkout_latest()
+    return int(table.version)
+
+
+def without_deleted(settings: Settings, encoder_id: str, name: str, version: int) -> int:
+    """The same rows in files that hold no others, as the table's newest version; the version itself where that is so already."""
+    table = _open(folder(settings, encoder_id), name, encoder_id)
+    if table.version != version:  # what an unfinished run left is the newest, and would stay
+        table.checkout(version)
+        table.restore()
+    return _write_without_deleted(table)
+
+
+def _write_without_deleted(table: Any) -> int:
+    table.to_lance().optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
     table.checkout_latest()
     return int(table.version)
 
@@ -419,3 +437,28 @@ def tidy_texts(settings: Settings, encoder_id: str, age: timedelta) -> None:
 def drop_texts(settings: Settings, encoder_id: str) -> None:
     """Forget an encoder's text vectors."""
     remove_folder(_text_home(settings, encoder_id))
+
+
+def stored_texts(settings: Settings, encoder_id: str) -> set[str]:
+    """Hashes of all texts of which a file holds a vector, also one that is deleted since, or that no version names."""
+    from lance.file import LanceFileReader
+
+    found: set[str] = set()
+    for file in (_text_home(settings, encoder_id) / f"{VectorTable.TEXTS}.lance" / "data").glob("*.lance"):
+        rows = LanceFileReader(str(file), columns=["text_hash"]).read_all().to_table()
+        found |= set(rows["text_hash"].to_pylist())
+    return found
+
+
+def keep_only_texts(settings: Settings, encoder_id: str, wanted: set[str]) -> int:
+    """Let go of the vectors of all texts but these, for good; returns how many went."""
+    home = _text_home(settings, encoder_id)
+    if not _exists(home, VectorTable.TEXTS):
+        return 0
+    gone = sorted(known_texts(settings, encoder_id) - wanted)
+    table = _open(home, VectorTable.TEXTS, encoder_id)
+    for start in range(0, len(gone), KEYS_PER_QUERY):
+        table.delete(f"text_hash IN ({literal(gone[start : start + KEYS_PER_QUERY])})")
+    _write_without_deleted(table)
+    _drop_old_versions(table, timedelta(0), unended=True)
+    return len(gone)
