@@ -1,4 +1,4 @@
-"""Commands of a home in operation: quality, doctor, maintain, backup, restore."""
+"""Commands of a home in operation: quality, doctor, maintain, forget, backup, restore."""
 
 import logging
 from pathlib import Path
@@ -66,6 +66,8 @@ def doctor(as_json: AsJson = False) -> None:
     CONSOLE.print(f"{'disk (GB)':>15}: " + ", ".join(f"{name} {size}" for name, size in found["disk_gb"].items()))
     CONSOLE.print(f"{'versions':>15}: " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()))
     CONSOLE.print(f"{'stale batches':>15}: {len(found['stale_batches'])}")
+    if found["erasures"]["count"]:
+        CONSOLE.print(f"{'erasures':>15}: {found['erasures']['count']}, the last {found['erasures']['last'][:10]}")
     for surface, said in found["freshness"].items():
         CONSOLE.print(f"{'freshness':>15}: {surface}: {said}")
     for line in found["advice"] or ["all is well"]:
@@ -78,6 +80,37 @@ def maintain(dry_run: DryRun = False) -> None:
     from include.steps.maintain import maintain as step
 
     printed(step(home(), dry_run=dry_run))
+
+
+@app.command()
+def forget(
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user's id; - reads it from standard input.")],
+    reference: Annotated[
+        str | None, typer.Option(help="What the record is to say, such as the number of a request. Not the name.")
+    ] = None,
+    also_kept: Annotated[bool, typer.Option("--also-kept", help="Let go of publications that are kept, too.")] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="The id is an ordinary word or number: look for it in columns of user ids alone. So are ids of fewer than 6 bytes.",
+        ),
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Erase a user whose rows you took out of the landed files; proves that nothing in the home names them, and records it.
+
+    First take the rows out, `clean`, `recommend`: until then it refuses, and names the files and rows, or the command to run. Then
+    every publication but the one that serves goes, with old lake snapshots, vector versions, text vectors of texts that nobody has,
+    and reports that name the user. There is no way back to them. In the end every file of the home is looked into. Backups and
+    exports elsewhere are out of reach: a backup from before brings the user back (docs/runbooks/forget_a_user.md).
+
+    Example: python -m include forget u4711 --dry-run
+    """
+    from include.steps.forget import forget as step
+
+    name = typer.get_text_stream("stdin").read().strip() if user == "-" else user
+    printed(step(home(), name, reference=reference, also_kept=also_kept, exact=exact, dry_run=dry_run))
 
 
 @app.command()

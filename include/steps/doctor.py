@@ -9,7 +9,7 @@ from include.models import encoder
 from include.settings import Encoder, Settings, Surface
 from include.steps.check_served import judge_served
 from include.steps.clean import said_of_vanished
-from include.stores import backtests, batches, files, lake, publications
+from include.stores import backtests, batches, erasures, files, lake, publications
 
 PACKAGES = (
     "apache-airflow",
@@ -33,7 +33,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
 
     Returns:
         `versions`, `home`, `encoder_id`, `lake`, `publication`, `disk_gb`, `stale_batches`, `freshness` (for each surface
-        which cadence the data reward) and `advice`, each advice one line with the command that mends it.
+        which cadence the data reward), `erasures` (how many runs of `forget` ended, and when the last did) and `advice`, each advice one line with the command that mends it.
     """
     advice: list[str] = []
     stale = batches.stale_batches(settings)
@@ -105,6 +105,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
     measured = {surface.name: backtests.read_freshness(settings, surface.name) for surface in settings.surfaces}
     for surface in settings.surfaces:
         advice += _trends_advice(surface, measured[surface.name])
+    erased = erasures.read(settings)
     return {
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
         "home": str(settings.home),
@@ -116,6 +117,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         "stale_batches": stale,
         "unfinished_batches": sorted(f"{table} {hour:%Y-%m-%dT%H}" for table, hour in unfinished),
         "freshness": {name: _freshness(settings, name, record) for name, record in measured.items()},
+        "erasures": {"count": len(erased), "last": erased[-1]["at"] if erased else None},
         "advice": advice,
     }
 
