@@ -30,6 +30,7 @@ _BLOCK = frozenset(
     )
 )
 _UNSEEN = frozenset({"script", "style"})
+_CODE = frozenset({"code", "kbd", "pre", "samp", "tt"})
 _ELEMENTS = _INLINE | _BLOCK | _UNSEEN
 _UNVALUED = (
     "allowfullscreen|async|autofocus|autoplay|checked|compact|controls|default|defer|disabled|hidden|ismap|itemscope|loop|"
@@ -55,29 +56,36 @@ MOST_LAYERS = 5  # of tags within tags; beyond it is an attack, and every angle 
 
 
 class _TextOf(HTMLParser):
-    """Collects the text of HTML; what only looks like a tag stays as it is."""
+    """Collects the text of HTML; what only looks like a tag stays as it is, and a tag that is shown as code becomes words."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
+        self._code = 0
 
     def set_cdata_mode(self, elem: str, **more: bool) -> None:
         """Does nothing: scripts and styles that end are gone, and of one without an end the text stays."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._code += tag in _CODE
         if tag in _BLOCK:
             self.parts.append(" ")
         elif tag not in _ELEMENTS and not attrs:
             self.parts.append(self.get_starttag_text() or "")
 
     def handle_endtag(self, tag: str) -> None:
+        self._code = max(0, self._code - (tag in _CODE))
         if tag in _BLOCK:
             self.parts.append(" ")
         elif tag not in _ELEMENTS:
             self.parts.append(f"</{tag}>")
 
     def handle_data(self, data: str) -> None:
-        self.parts.append(data)
+        self.parts.append(_TAG.sub(_as_words, data) if self._code else data)
+
+
+def _as_words(tag: re.Match[str]) -> str:
+    return f" {tag.group().strip('</>')} "
 
 
 def _has_html(text: str) -> bool:
