@@ -37,6 +37,9 @@
 {% macro utc_time(column) -%}
     {%- set clock = '[Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]{1,9})?)?' -%}
     {%- set offset = '([+-])(0[0-9]|1[0-5]):?([0-5][0-9])?' -%}
+    {%- set second -%}
+        regexp_replace({{ column }}, '^(....)(..)(..)(..)(..)(..).*$', '\1-\2-\3 \4:\5:\6')
+    {%- endset -%}
     {%- set time -%}
         case
             when regexp_full_match({{ column }}, '-?[0-9]{1,16}([.][0-9]*)?([eE][+]?[0-9]{1,2})?')
@@ -45,11 +48,11 @@
                         then try_cast(left({{ column }}, 4) || '-01-01' as timestamp)
                     when regexp_full_match({{ column }}, '[0-9]{8}([.]0*)?')
                         then try_cast(regexp_replace({{ column }}, '^(....)(..)(..).*$', '\1-\2-\3') as timestamp)
-                    -- As milliseconds that would be after the year 2286.
-                    when regexp_full_match({{ column }}, '[0-9]{14}([.]0*)?')
-                        then try_cast(regexp_replace(
-                            {{ column }}, '^(....)(..)(..)(..)(..)(..).*$', '\1-\2-\3 \4:\5:\6'
-                        ) as timestamp)
+                    -- As milliseconds that would be after the year 2286, such as the year 3000, which is no such date.
+                    when
+                        regexp_full_match({{ column }}, '[0-9]{14}([.]0*)?')
+                        and try_cast({{ second }} as timestamp) is not null
+                        then try_cast({{ second }} as timestamp)
                     when abs(try_cast({{ column }} as double)) < 1e11
                         then make_timestamp(cast(round(try_cast({{ column }} as double) * 1e6) as bigint))
                     when abs(try_cast({{ column }} as double)) < 1e14

@@ -28,8 +28,9 @@ def parse(text: str) -> datetime | None:
     try:
         if _NUMBER.fullmatch(text):
             if found := _DATE.fullmatch(text):
-                digits = found[1]
-                return datetime.strptime(digits, _DIGITS[len(digits)]).replace(tzinfo=UTC)
+                time = _of_digits(found[1])
+                if time is not None or len(found[1]) < 14:  # else milliseconds of a far year
+                    return time
             return _since_1970(float(text))
         if found := _ISO.fullmatch(text):
             day, clock, sign, hours, minutes = found.groups()
@@ -43,6 +44,13 @@ def parse(text: str) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return None
+
+
+def _of_digits(digits: str) -> datetime | None:
+    try:
+        return datetime.strptime(digits, _DIGITS[len(digits)]).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _since_1970(number: float) -> datetime | None:
