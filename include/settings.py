@@ -37,7 +37,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-Days = Annotated[float, Field(gt=0.0, le=36_500.0)]
+Days = Annotated[float, Field(gt=0.0, le=365_000.0)]
 
 
 def _a_date(text: str) -> str:
@@ -181,7 +181,7 @@ class Ranker(Group):
         50,
         ge=1,
         description="With fewer users to learn from, of all windows, lists keep the blend of the surface's weights, or to habits on a "
-        "surface that shows what a user had.",
+        "surface that shows what a user had, where a third of all is had again.",
     )
     min_users_for_trees: int = Field(
         100, ge=1, description="With fewer, or fewer than four windows, the linear model stands alone."
@@ -335,7 +335,7 @@ class Retention(Group):
     grace_hours: float = Field(
         24.0,
         ge=0.0,
-        le=24 * 36_500.0,
+        le=24 * 365_000.0,
         description="What nothing names any more goes only when it is older than this, so that runs and readers can end. "
         "Below the longest run only where nothing else is at work.",
     )

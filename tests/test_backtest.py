@@ -407,6 +407,10 @@ def test_results_do_not_go_among_what_the_home_keeps(whole):
     with pytest.raises(BadInput, match="among what the home keeps"):
         plan_backtest(whole, every="3h", cuts=1, out=whole.lake / "x")
     assert not (whole.lake / "x").exists()
+    with pytest.raises(BadInput, match="among what the home keeps"):
+        plan_backtest(whole, every="3h", cuts=1, out=whole.reports / ".." / "lake" / "x")
+    outside = whole.home / ".." / "outside"
+    assert plan_backtest(whole, every="3h", cuts=1, out=outside)["out"] == str(outside.resolve())
     out = whole.reports / "mine"
     assert plan_backtest(whole, every="3h", cuts=1, out=out)["out"] == str(out)
 

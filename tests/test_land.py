@@ -151,11 +151,11 @@ def test_what_an_earlier_delivery_left_in_other_hours_is_named(
     assert same_name(at("2024-02-01T10:00", "2024-02-12T10:00")) == ["events/dt=2024-12-02/hr=10/plays.jsonl"]
     assert "plays.jsonl. Where they are an earlier delivery" in caplog.text
     assert same_name(at("2024-02-01T10:00", "2024-02-12T10:30")) == [], "it takes the place of its own"
-    assert same_name(at("2024-02-12T11:00", "2024-02-12T12:00")) == ["events/dt=2024-12-02/hr=10/plays.jsonl"]
-    assert same_name(at("2024-12-02T11:00", "2024-12-02T12:00")) == [], "the next day's"
+    assert same_name(at("2024-02-12T11:00", "2024-02-12T12:00")) == [], "a name that is used day by day"
     spread = at("2023-05-01T13:10", "2023-05-01T14:20", "2023-05-01T15:00", "2023-05-01T16:00")
     assert same_name(spread, arrival="event") == []
     without = at("2023-05-01T13:10", "2023-05-01T15:00")
+    assert same_name(without, arrival="event") == [], "a delivery of its own, for all that is known"
     assert same_name(without, arrival="event", replace=True) == ["events/dt=2023-05-01/hr=14/plays.jsonl"]
 
 

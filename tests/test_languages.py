@@ -66,6 +66,14 @@ def clean_text() -> ModuleType:
     return module
 
 
+def test_json_is_comparable_however_deep_it_is() -> None:
+    plain = clean_text().plain_json
+    assert plain('{"b": [1.0, {"z": true, "a": null}], "a": "x"}') == '{"a":"x","b":["1.0",{"a":null,"z":"true"}]}'
+    for depth in (500, 100_000):
+        deep = '{"n":' + "[" * depth + "]" * depth + "}"
+        assert plain(deep) == deep
+
+
 def tidy(text: str) -> str:
     return clean_text().tidy_text(text)
 

@@ -191,8 +191,11 @@ def tidy_once(text: str) -> str:
 
 def plain_json(text: str) -> str:
     """JSON with sorted keys at every depth and every scalar as the text that came, as the readers of files write it."""
-    values = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
-    return json.dumps(_with_texts(values), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    try:
+        values = _with_texts(json.loads(text, parse_int=str, parse_float=str, parse_constant=str))
+        return json.dumps(values, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    except RecursionError:  # nested without end: it stays as it came
+        return text
 
 
 def _with_texts(value: Any) -> Any:

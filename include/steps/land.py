@@ -30,6 +30,9 @@ from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
 
+NAMED = 20
+"""Files of the same name that a summary names."""
+
 
 def land(
     settings: Settings,
@@ -64,9 +67,9 @@ def land(
     Returns:
         `files` (relative to the landing folder, sorted), `rows` and `unreadable` (landed, by table), `left_out` (event rows
         outside `events_from` and `events_to`), `hours` ([first, last] arrival hour, ISO 8601), `replaced` (those of the files in
-        whose place others of the same name were), `same_name` (event files of the same name that lie in other hours of the time that
-        was landed: what they hold stays, so where they are an earlier delivery of it, they are to be taken out) and `ignored` (files of a folder that are not of the format, though of a kind
-        that can be read).
+        whose place others of the same name were), `same_name` (up to 20 event files of the same name in other hours that may be an
+        earlier delivery, of which what they hold stays) and `ignored` (files of a folder that are not of the format, though of a
+        kind that can be read).
 
     Raises:
         BadInput: an option is unusable, or a file cannot be read or is not of the format; names file, position and what to do.
@@ -97,7 +100,7 @@ def land(
             files = work.files()
             earlier = [target for target in (_target(settings, file) for file in files) if target.is_file()]
             replaced = _put_in_place(settings, files, replace)
-            same_name = _same_name(settings, files, {*earlier})
+            same_name = _same_name(settings, files, {*earlier}, replace=replace)
     except OSError as error:
         raise BadInput(f"{path}: could not be landed: {error}") from error
     finally:
@@ -105,8 +108,8 @@ def land(
     hours = sorted({file.hour for file in files if file.hour is not None})
     if same_name:
         log.warning(
-            "%d files of the same name lie in other hours of that time, such as %s. Where they are an earlier delivery of what was landed "
-            "now, delete them and clean their hours: what they hold stays (docs/runbooks/fix_the_data.md)",
+            "%d files of the same name lie in other hours, such as %s. Where they are an earlier delivery of what was landed now, what they "
+            "hold stays: delete them and clean their hours (docs/runbooks/fix_the_data.md)",
             len(same_name),
             same_name[0],
         )
@@ -117,39 +120,40 @@ def land(
         "left_out": work.left_out,
         "hours": [hours[0].isoformat(), hours[-1].isoformat()] if hours else [],
         "replaced": sorted(target.relative_to(settings.landing).as_posix() for target in replaced),
-        "same_name": same_name,
+        "same_name": same_name[:NAMED],
         "ignored": _ignored(path, found),
     }
 
 
-def _same_name(settings: Settings, files: list[Staged], earlier: set[Path]) -> list[str]:
+def _same_name(settings: Settings, files: list[Staged], earlier: set[Path], *, replace: bool) -> list[str]:
     """Event files that a delivery of the same events may have left in other hours, relative to the landing folder.
 
-    Of what is spread over hours they lie between the first and the last; of a bulk arrival anywhere behind its first event, but in
-    no later hour than that in which a file of the name was before.
+    Of what replaces hours one by one they lie between the first and the last. Of a bulk arrival in an hour in which no file of
+    its name was before, it is the one other of that name, behind its first event: a name that is used more often is that of a series.
     """
+    events = [file for file in files if file.table == "events" and file.hour is not None]
+    bulk = {
+        file.name: hour_of(file.since)
+        for file in events
+        if file.since is not None and _target(settings, file) not in earlier
+    }
+    spread: dict[str, list[datetime]] = {}
+    for file in events:
+        if replace and file.since is None and file.hour is not None:
+            spread.setdefault(file.name, []).append(file.hour)
     landed = {_target(settings, file) for file in files}
-    spans: dict[str, tuple[datetime, datetime | None]] = {}
-    for file in files:
-        if file.table != "events" or file.hour is None:
-            continue
-        bulk = file.since is not None
-        first = hour_of(file.since) if file.since is not None else file.hour
-        last = None if bulk and _target(settings, file) not in earlier else file.hour
-        start, end = spans.get(file.name, (first, last))
-        spans[file.name] = (min(start, first), None if end is None or last is None else max(end, last))
-    if not spans:
-        return []
+    others: dict[str, list[tuple[datetime, Path]]] = {}
     with suppress(BadInput):  # what belongs to no batch is said by whatever reads them
-        return sorted(
-            landed_file.path.relative_to(settings.landing).as_posix()
-            for batch in landing.batches(settings, min(start for start, _ in spans.values()))
-            for landed_file in batch.files
-            if batch.table == "events" and landed_file.name in spans and landed_file.path not in landed
-            for start, end in [spans[landed_file.name]]
-            if batch.arrival_hour >= start and (end is None or batch.arrival_hour <= end)
-        )
-    return []
+        for batch in landing.batches(settings) if bulk or spread else []:
+            for there in batch.files if batch.table == "events" else ():
+                if there.name in bulk.keys() | spread.keys() and there.path not in landed:
+                    others.setdefault(there.name, []).append((batch.arrival_hour, there.path))
+    found = [
+        found[0][1] for name, found in others.items() if name in bulk and len(found) == 1 and found[0][0] >= bulk[name]
+    ]
+    for name, hours in spread.items():
+        found += [path for hour, path in others.get(name, []) if min(hours) <= hour <= max(hours)]
+    return sorted(path.relative_to(settings.landing).as_posix() for path in found)
 
 
 def _ignored(path: Path, found: list[Source]) -> list[str]:

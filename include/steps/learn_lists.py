@@ -54,6 +54,9 @@ ENOUGH_WINDOWS = 4
 HALVINGS = 3
 """How often, at most."""
 
+HABITUAL = 1 / 3
+"""Share of interactions with what the user had before, from which on habits say more than the blend."""
+
 SCORES_AT_ONCE = 2_000_000
 """Users times items of one block of pools: 100 MB or so."""
 
@@ -80,6 +83,15 @@ class Past:
     def eligible(self, day: float) -> NDArray[np.bool_]:
         """(n,) items that were there and could be listed at a time."""
         return (self.first_day < day) & (self.from_day <= day) & (self.until_day > day)
+
+    @property
+    def again(self) -> float:
+        """The share of interactions with what the user had had at an earlier time."""
+        done = self.histories
+        _, pair = np.unique(done.user * done.shape[1] + done.item, return_inverse=True)
+        first = np.full(len(done.day), np.inf)
+        np.minimum.at(first, pair, done.day)
+        return float(np.mean(done.day > first[pair])) if len(pair) else 0.0
 
     def near(self, day: float) -> csr_array:
         """(n, n) neighbours by text among the items that were there at a time."""
@@ -259,8 +271,8 @@ def pool_in_blocks(sources: Sources, histories: Histories, eligible: NDArray[np.
 def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *, repeats: bool) -> str:
     """Learn from the windows before T which candidates users take; returns the artefact's id.
 
-    Where there is too little to learn from, the artefact says so: lists keep the blend, or, where a user may be shown again what the
-    user had, to habits.
+    Where there is too little to learn from, the artefact says so: lists keep the blend, or, where users have much again and may be
+    shown it, to habits.
     """
     kind, seen = Artefact.ranker(repeats), examples(settings, past, repeats=repeats)
     users = sum(example.users for example in seen)
@@ -276,7 +288,7 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
         why = f"{users} users to learn from, and at least {settings.ranker.min_users} are needed"
     elif not teaches(seen):
         why = "users took whatever they could be shown, so there is no order to learn"
-    if why is not None and repeats:
+    if why is not None and repeats and past.again >= HABITUAL:
         log.info("lists keep to habits: %s", why)
         return _write(settings, kind, habits(), {**facts, "model": "habits", "why": why})
     if why is not None:

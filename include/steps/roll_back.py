@@ -23,14 +23,12 @@ def choose_publication(settings: Settings, publication: str | None = None) -> di
         `from` and `to`.
 
     Raises:
-        BadInput: there is no such publication, it serves already, or none served before.
+        BadInput: there is no such publication, or none served before.
     """
     now = publications.serving(settings)["id"]
     chosen = publication or publications.served_before(settings)
     if chosen is None:
         raise BadInput(f"no other publication served before {now}, so there is nothing to roll back to")
-    if chosen == now:
-        raise BadInput(f"publication {now} serves already, so there is nothing to roll back to")
     return {"from": now, "to": publications.manifest(settings, chosen)["id"]}
 
 
@@ -46,11 +44,13 @@ def roll_back(settings: Settings, publication: str | None = None, reason: str | 
         The record: `at`, `from`, `to`, `why` and `pinned`.
 
     Raises:
-        BadInput: there is no such publication, it serves already, or none served before.
+        BadInput: there is no such publication, or none served before.
     """
     with writing(settings):
         chosen = choose_publication(settings, publication)
-        why = publications.because(f"rolled back from {chosen['from']}", reason)
+        # What serves already is held where it is: so a run that was killed after its switch can be run again.
+        what = "held" if chosen["from"] == chosen["to"] else f"rolled back from {chosen['from']}"
+        why = publications.because(what, reason)
         change = publications.serve(settings, chosen["to"], why, pin=True)
     return {**change, "pinned": True}
 

@@ -54,9 +54,9 @@ def checked(settings: Settings, out: str) -> Path:
         raise BadInput(
             f"--out {out}: is an address; name a folder on this machine, or leave it out: then the home keeps the results"
         )
-    found = Path(out).expanduser().absolute()
-    home = settings.home.absolute()
-    if found.is_relative_to(home) and not found.is_relative_to(settings.reports.absolute()):
+    found = Path(out).expanduser().resolve()
+    home = settings.home.resolve()
+    if found.is_relative_to(home) and not found.is_relative_to(settings.reports.resolve()):
         raise BadInput(f"--out {out}: is among what the home keeps; name a folder outside {home}, or in its reports")
     try:
         found.mkdir(parents=True, exist_ok=True)
