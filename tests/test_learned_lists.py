@@ -15,7 +15,7 @@ from include.models.traits import Traits
 from include.models.trial import SHARES
 from include.settings import Ranker, Settings, Surface
 from include.steps.land import land
-from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, Past, examples, window_start, windows
+from include.steps.learn_lists import MOST_WINDOWS, RELATED_WINDOWS, Past, examples, train_ranker, window_start, windows
 from include.steps.plan import _why_full, plan_rebuild, plan_recommend, plan_update
 from include.stores import artefacts, lake, publications, vectors
 from tests import samples
@@ -79,6 +79,20 @@ def test_windows_of_a_short_history_have_relations_to_learn_from(tmp_path):
 def test_windows_are_halved_until_four_have_a_past(tmp_path, day, length, count):
     found = windows(Settings(home=tmp_path, ranker=Ranker(window_days=7)), past_of(day))
     assert (found[0], len(found[1])) == (length, count)
+
+
+@pytest.mark.parametrize(
+    ("events", "again", "model"),
+    [(6000, (0.5, 1.0), "habits"), (600, (0.0, 1 / 3), "blend"), (0, (-1.0, 0.1), "blend")],
+)
+def test_habits_order_lists_only_where_much_is_had_again(tmp_path, events, again, model):
+    """Each of 150 users has 20 items to choose from: of 40 events most are repeats, of 4 few."""
+    settings = Settings(home=tmp_path, ranker=Ranker(window_days=7, min_users=10_000))
+    past = past_of(np.append(np.linspace(0.0, 23.9, events), [23.9]))
+    assert again[0] < past.again < again[1]
+    name = train_ranker(settings, past, {}, repeats=True)
+    assert artefacts.describe(settings, name)["model"] == model
+    assert artefacts.describe(settings, train_ranker(settings, past, {}, repeats=False))["model"] == "blend"
 
 
 def past_of(day: NDArray[np.float64]) -> Past:
