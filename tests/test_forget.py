@@ -264,7 +264,7 @@ def test_an_id_that_nothing_names_takes_no_publication_with_it(at):
             publications,
             "leave_out",
             lambda settings, name, user: publications.manifest(settings, name),
-            r"manifest\.json \(its text\)",
+            r"manifest\.json \(its users\)",
         ),
     ],
     ids=["lake", "catalogue", "vectors", "texts", "report"],
@@ -292,7 +292,7 @@ def test_what_is_not_tidemarks_is_named_and_left_but_for_logs_of_tasks(at):
     mine.unlink()
     assert forget(settings, HER)["scanned"] > 0
     assert (lake.gated_snapshot(settings), len(maintenance.snapshots(settings))) == (lake.newest_snapshot(settings), 1)
-    with pytest.raises(BadInput, match="landed rows name this user"):
+    with pytest.raises(BadInput, match="landed rows are of this user"):
         forget(settings, "u1")
     assert forget(settings, "u12")["looked_at"] == "columns of user ids"
 
@@ -325,14 +325,15 @@ def test_rows_that_name_the_user_are_named(at):
     settings = at("whole")
     place = f"{DAY:dt=%Y-%m-%d/hr=%H}"
     why = refused(settings)
-    assert why.startswith("8 landed rows name this user: ")
+    assert why.startswith("7 landed rows are of this user: ")
     numbers = [
         n
         for n, line in enumerate((settings.landing / "events" / place / "events.jsonl").read_text().splitlines(), 1)
         if f'"{HER}"' in line
     ]
     assert (
-        f"landing/events/{place}/events.jsonl rows {', '.join(map(str, numbers))}; landing/users/{place}/users.jsonl row 1"
+        f"landing/events/{place}/events.jsonl rows {', '.join(map(str, numbers[:-1]))}; landing/users/{place}/users.jsonl row 1. "
+        f"1 landed rows name the id in a text: landing/events/{place}/events.jsonl row {numbers[-1]} (they may be somebody else's"
         in why
     )
     assert "`python -m include clean`, then `python -m include recommend`" in why
@@ -352,7 +353,9 @@ def test_what_somebody_else_wrote_of_the_user_is_named(at, tmp_path):
     land(settings, tmp_path / "events.jsonl", format="canonical", arrival=DAY + timedelta(hours=1))
     assert "1 batches changed since they were cleaned: events" in refused(settings)
     cleaned(settings)
-    assert refused(settings).startswith("1 landed rows name this user: ")
+    why = refused(settings)
+    assert why.startswith("1 landed rows name the id in a text: ")
+    assert "--exact looks at columns of user ids alone" in why
     assert "made before the newest changes" in refused(settings, exact=True)
 
 
@@ -452,7 +455,7 @@ def test_an_id_is_found_as_a_word_and_a_short_one_where_ids_of_users_are(tmp_pat
     monkeypatch.setattr(
         traces, "_PART", 16
     )  # so that an id lies across parts, at the edge of one, or ends with the file
-    monkeypatch.setattr(traces, "_OVERLAP", 14)
+    monkeypatch.setattr(traces, "_OVERLAP", 28)
     for before in range(40):
         for user, found in ((HER, ["its text"]), (NAMESAKE, []), (f"x{HER}", [])):
             for after in (b"", b"\n" * 20):

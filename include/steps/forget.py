@@ -3,6 +3,7 @@
 A command and no DAG: what triggers a DAG run is kept in Airflow's database (docs/adr/0021-erasing-a-user.md).
 """
 
+import json
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -78,31 +79,41 @@ def forget(
         raise BadInput(
             "--reference names the user, and the record of an erasure does not: give the number of a request, or the like"
         )
+    started = datetime.now(UTC)
     with writing(settings):
         if dry_run:
             return _foretell(settings, wanted, also_kept)
         for refusal in _refusals(settings, wanted, also_kept=also_kept):
             raise BadInput(refusal)
         named, _ = traces.scan(wanted, traces.everywhere(settings))
-        # Killed near its end, a run before this one may have left what names nobody.
-        everything = bool(named) or erasures.under_way(settings)
+        everything, against = _decide(settings, wanted, named)
+        # To look into a large home takes minutes.
+        for refusal in (*against, *_runs(settings, publications.newest(settings))):
+            raise BadInput(refusal)
         if everything:
+            if not named:
+                log.warning(
+                    "nothing in the home names this user, but an erasure was killed: it is finished now, and takes every publication but "
+                    "the newest"
+                )
             erasures.begin(settings)
         else:
             log.warning(
-                "nothing in the home names this user: is the id spelled as it was landed? Publications stay; vectors of texts that nobody "
+                "no row of the home is of this user: is the id spelled as it was landed? Publications stay; vectors of texts that nobody "
                 "has go, as nothing says whose they were"
             )
-        done = _erase(settings, wanted, everything=everything)
+        done = _erase(settings, wanted, started, everything=everything)
         left, scanned = traces.scan(wanted, traces.everywhere(settings))
         if texts := _texts_left(settings, publications.newest(settings)):
             raise TidemarkError(
                 f"{settings.text_vectors} still has vectors of {texts} texts that nobody has any more, which may be this user's: run this again"
             )
         if left:
+            if not any(_goes(settings, wanted, trace, everything=True) for trace in left):
+                erasures.end(settings)  # what is left is not for the next one to do, whoever that is of
             raise TidemarkError(
                 f"{len(left)} files still name this user: {_some(_shown(settings, left))}. Tidemark does not know them, or does not "
-                "own them: delete them or what they say, and run this again"
+                f"own them: delete them or what they say, and run this again{_by_chance(wanted)}"
             )
         record = {
             "reference": reference,
@@ -113,6 +124,58 @@ def forget(
         }
         erasures.write(settings, record)
     return {**record, "out_of_reach": OUT_OF_REACH}
+
+
+def _decide(settings: Settings, wanted: Wanted, named: list[Trace]) -> tuple[bool, list[str]]:
+    """Whether all that is old is to go, and what speaks against beginning at all.
+
+    A slip must not cost every publication: only what holds the user decides, and no word, number or broken file.
+    """
+    if any(trace.holds and _goes(settings, wanted, trace, everything=True) for trace in named):
+        return True, []
+    # Killed near its end, a run before this one may have left what names nobody.
+    everything = erasures.under_way(settings)
+    stay = [trace for trace in named if not _goes(settings, wanted, trace, everything=everything)]
+    if not stay:
+        return everything, []
+    return everything, [
+        f"no row that forget could erase is of this user, and it would leave {len(stay)} files that name the id or cannot be read: "
+        f"{_some(_shown(settings, stay))}. Is the id spelled as it was landed? If so, delete these or what they say{_by_chance(wanted)}"
+    ]
+
+
+def _goes(settings: Settings, wanted: Wanted, trace: Trace, *, everything: bool) -> bool:
+    """Whether to erase takes a trace away; without `everything`, whether it is of what goes anyway."""
+    if trace.unread and not everything:
+        return False
+    file, newest = trace.file, publications.newest(settings)
+    if file == lake.catalogue_file(settings):
+        return trace.where == "its bytes" or "column_stats" in trace.where
+    if file.parent == settings.lake / "gates":
+        return not _still_named(wanted, lake.without_examples(json.loads(file.read_bytes())))
+    if newest is not None and file == settings.publications / newest["id"] / "manifest.json":
+        return not _still_named(wanted, publications.without_user(newest, wanted.user))
+    if file.parent != settings.reports and _is_in(file, settings.reports, settings.home / "airflow" / "logs"):
+        return True
+    old = _is_in(file, settings.publications) and file.parent.name not in (
+        settings.publications.name,
+        newest and newest["id"],
+    )
+    return everything and (old or _is_in(file, lake.data(settings), settings.vectors, settings.artefacts))
+
+
+def _is_in(file: Path, *folders: Path | str) -> bool:
+    return any(file.is_relative_to(folder) for folder in folders)
+
+
+def _still_named(wanted: Wanted, content: dict[str, Any]) -> bool:
+    return traces.names(content, wanted.user) or (
+        not wanted.exact and wanted.is_in(json.dumps(content, ensure_ascii=False))
+    )
+
+
+def _by_chance(wanted: Wanted) -> str:
+    return "" if wanted.exact else ". Where they hold it by chance, --exact looks at columns of user ids alone"
 
 
 def _looked_at(wanted: Wanted) -> str:
@@ -186,20 +249,31 @@ def _rows(settings: Settings, wanted: Wanted) -> Iterator[str]:
     found = traces.in_lake(settings, wanted)
     landed = [rows for rows in found if rows.file is not None]
     if landed:
-        count = sum(len(rows.rows) for rows in landed)
         hours = {
             str(rows.file).rpartition("/hr=")[0] + "/hr=" + str(rows.file).rpartition("/hr=")[2][:2] for rows in landed
         }
         gone = [each for each in stale if each.state == "vanished" and _folder(each) in hours]
         vanished = f". Of these, {said_of_vanished([each.as_dict() for each in gone])}" if gone else ""
         yield (
-            f"{count:,} landed rows name this user: {_some([_place(rows) for rows in landed], '; ')}. Write these files anew without the "
-            f"rows (docs/runbooks/forget_a_user.md), then run {FOLLOW}{vanished}"
+            f"{_said_of(landed, 'landed rows')}. Write these files anew without the rows (docs/runbooks/forget_a_user.md), then run "
+            f"{FOLLOW}{vanished}"
         )
     if found and not landed:
-        yield (
-            f"{_some([f'{len(rows.rows):,} rows of {rows.table}' for rows in found])} name this user, and no landed row does: run {FOLLOW}"
-        )
+        yield f"{_said_of(found, 'rows')}, and no landed row does: run {FOLLOW}"
+
+
+def _said_of(found: list[traces.Landed], what: str) -> str:
+    """Rows of the user, then rows that hold the id in a text, which may be somebody else's."""
+    parts = []
+    for own, does in ((True, f"{what} are of this user"), (False, f"{what} name the id in a text")):
+        rows = [each for each in found if each.own == own]
+        if rows:
+            parts.append(
+                f"{sum(len(each.rows) for each in rows):,} {does}: {_some([_place(each) for each in rows], '; ')}"
+            )
+    if any(not each.own for each in found):
+        parts[-1] += " (they may be somebody else's: look first; --exact looks at columns of user ids alone)"
+    return ". ".join(parts)
 
 
 def _folder(batch: batches.Stale) -> str:
@@ -210,6 +284,8 @@ def _place(rows: traces.Landed) -> str:
     numbers = ", ".join(map(str, rows.rows[:SHOWN])) + (
         f" and {len(rows.rows) - SHOWN:,} more" if len(rows.rows) > SHOWN else ""
     )
+    if rows.file is None:
+        return rows.table
     return f"landing/{rows.file} row{'s' if len(rows.rows) > 1 else ''} {numbers}"
 
 
@@ -251,10 +327,11 @@ def _runs(settings: Settings, newest: publications.Manifest | None) -> Iterator[
 def _foretell(settings: Settings, wanted: Wanted, also_kept: bool) -> dict[str, Any]:
     newest = publications.newest(settings)
     named, scanned = traces.scan(wanted, traces.everywhere(settings))
+    everything, against = _decide(settings, wanted, named)
     return {
-        "refused": list(_refusals(settings, wanted, also_kept=also_kept, look=True)),
+        "refused": [*_refusals(settings, wanted, also_kept=also_kept, look=True), *against],
         "publication": newest and newest["id"],
-        "publications": _others(settings, newest),
+        "publications": _others(settings, newest) if everything else [],
         "kept": _kept(settings, newest),
         "named_in": _shown(settings, named),
         "looked_at": _looked_at(wanted),
@@ -264,15 +341,17 @@ def _foretell(settings: Settings, wanted: Wanted, also_kept: bool) -> dict[str, 
     }
 
 
-def _erase(settings: Settings, wanted: Wanted, *, everything: bool) -> dict[str, Any]:
+def _erase(settings: Settings, wanted: Wanted, started: datetime, *, everything: bool) -> dict[str, Any]:
     """Let go of all that may hold the user; without `everything`, of what does not say whose it is."""
     newest = publications.newest(settings)
     gone = _leave_one_publication(settings, newest) if everything else {"publications": 0}
+    if not everything and lake.exists(settings):
+        maintenance.purge_catalogue(settings)
     return {
         "publication": newest and newest["id"],
         **gone,
         "texts": _drop_texts(settings, _texts_there(settings, newest)),
-        "reports": _drop_what_names(settings, wanted, newest),
+        "reports": _drop_what_names(settings, wanted, newest, started),
     }
 
 
@@ -347,7 +426,9 @@ def _texts_left(settings: Settings, newest: publications.Manifest | None) -> int
     )
 
 
-def _drop_what_names(settings: Settings, wanted: Wanted, newest: publications.Manifest | None) -> int:
+def _drop_what_names(
+    settings: Settings, wanted: Wanted, newest: publications.Manifest | None, started: datetime
+) -> int:
     """Take the user, and examples of rows, out of what reports on runs; returns how many reports and files went whole."""
     lake.drop_examples(settings)
     if newest is not None:
@@ -356,7 +437,8 @@ def _drop_what_names(settings: Settings, wanted: Wanted, newest: publications.Ma
             write_page(settings, entry)
     # Great Expectations' results hold examples of rows, of whom nothing says.
     going = [settings.reports / name for name in ("validations", "data_docs")]
-    going += maintenance.leftovers(settings, NOW)
+    # What was begun since is of somebody who writes without the lock.
+    going += maintenance.leftovers(settings, datetime.now(UTC) - started)
     going += [report for report in settings.reports.glob("*/*") if _names(wanted, report)]
     going += {trace.file for trace in traces.scan(wanted, [settings.home / "airflow" / "logs"])[0]}
     there = [path for path in going if path.exists()]

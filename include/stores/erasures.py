@@ -25,12 +25,17 @@ def under_way(settings: Settings) -> bool:
     return _marker(settings).exists()
 
 
+def end(settings: Settings) -> None:
+    """Note that an erasure did all that it can: none is under way."""
+    _marker(settings).unlink(missing_ok=True)
+
+
 def write(settings: Settings, content: dict[str, Any]) -> dict[str, Any]:
     """Record an erasure that was proved: then none is under way."""
     now = datetime.now(UTC)
     record = {"at": now.isoformat(), **content}
     files.write_json(settings.home / FOLDER / f"{now:%Y%m%dT%H%M%S%f}.json", record)
-    _marker(settings).unlink(missing_ok=True)
+    end(settings)
     return record
 
 

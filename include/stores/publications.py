@@ -234,14 +234,21 @@ def move_lake(settings: Settings, name: str, snapshot: int) -> None:
     files.write_json(_manifest_file(settings, name), content)
 
 
-def leave_out(settings: Settings, name: str, user: str) -> Manifest:
-    """Take a user out of what a manifest reports, and the examples of rows out of its gates; returns it."""
-    content = manifest(settings, name)
-    content["gates"] = [lake.without_examples(gate) for gate in content["gates"]]
+def without_user(content: Manifest, user: str) -> Manifest:
+    """A manifest without a user in what it reports, and without the examples of rows in its gates."""
+    left = {**content, "gates": [lake.without_examples(gate) for gate in content["gates"]]}
     report = content["run"].get("report")
     if report is not None:
-        report["users"]["ids"] = [each for each in report["users"]["ids"] if each != user]
-        report["moved"]["most"] = [row for row in report["moved"].get("most", []) if row["user_id"] != user]
+        users = {**report["users"], "ids": [each for each in report["users"]["ids"] if each != user]}
+        most = [row for row in report["moved"].get("most", []) if row["user_id"] != user]
+        report = {**report, "users": users, "moved": {**report["moved"], "most": most}}
+        left["run"] = {**content["run"], "report": report}
+    return left
+
+
+def leave_out(settings: Settings, name: str, user: str) -> Manifest:
+    """Take a user out of a manifest; returns it."""
+    content = without_user(manifest(settings, name), user)
     files.write_json(_manifest_file(settings, name), content)
     return content
 

@@ -1,7 +1,7 @@
 """Where a home names a user: in rows of the lake's newest snapshot, and in any file at all.
 
 A Parquet or Lance file is compressed, so its bytes alone prove nothing: what it holds is read, whether a table still names the
-rows or not. An id that is short, or an ordinary word or number, stands in many files by chance. Of such a one only columns of
+rows or not. An id that is short, a number, or an ordinary word stands in many files by chance. Of such a one only columns of
 user ids count; any other counts wherever it stands as a word of its own.
 """
 
@@ -10,7 +10,6 @@ import json
 import mmap
 import re
 import sqlite3
-import string
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,10 +25,18 @@ from include.settings import Settings
 from include.stores import files, lake
 
 DISTINCT = 6
-"""Bytes from which on an id is taken to stand nowhere by chance."""
+"""Characters from which on an id is taken to stand nowhere by chance, unless it is of digits alone, as half a second is."""
 USER = "user_id"
-_WORD = frozenset(bytes([char]) for char in (string.digits + string.ascii_letters + "_-").encode())
+_LETTER = r"\p{L}\p{M}\p{N}_"
+"""What words are made of; what `_JOINS` joins to one of these is of the same word, as in `alice1@mail.com`."""
+_JOINS = r".@+\-"
+_ESCAPED = r"\\(?:[bfnrt]|u00[23][0-9A-Fa-f])"
+"""What JSON writes for a character that is of no word, but ends in one that is."""
+_AROUND = 8
+"""Bytes beside an id that say whether it is a word of its own: two characters, or an escaped one."""
+_AT_ONCE = 10_000
 _SQLITE = b"SQLite format 3\0"
+_ROWS = (".parquet", ".arrow", ".lance")
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _PART, _OVERLAP = 8 * 2**20, 64 * 2**10
 _NOT_OURS = "duckdb_extensions"
@@ -46,60 +53,88 @@ class Wanted:
     @classmethod
     def of(cls, user: str, exact: bool = False) -> "Wanted":
         """A user, looked for in the way that suits the id."""
-        return cls(user, exact or len(user.encode()) < DISTINCT)
+        return cls(user, exact or len(user) < DISTINCT or user.isdigit())
 
     @cached_property
     def spellings(self) -> tuple[str, ...]:
-        """The id as it stands in text, in JSON and on a page."""
-        escaped = (json.dumps(self.user)[1:-1], json.dumps(self.user, ensure_ascii=False)[1:-1], html.escape(self.user))
-        return tuple(dict.fromkeys((self.user, *escaped)))
+        """The id as it stands in text, in JSON and on a page, and any of these in JSON, as a line that nothing can be read of is kept."""
+        quoted = html.escape(self.user, quote=False)
+        pages = (html.escape(self.user), quoted.replace('"', "&#34;").replace("'", "&#39;"))
+        once = (self.user, *_in_json(self.user), *pages)
+        return tuple(dict.fromkeys((*once, *(twice for spelling in once for twice in _in_json(spelling)))))
 
     @cached_property
     def word(self) -> str:
         """A regular expression of any spelling, as a word of its own; RE2 has no look-around."""
         either = "|".join(map(re.escape, self.spellings))
-        return f"(?:^|[^0-9A-Za-z_-])(?:{either})(?:$|[^0-9A-Za-z_-])"
+        alone = f"[^{_LETTER}{_JOINS}]"
+        before = f"(?:^|{alone}|(?:^|[^{_LETTER}])[{_JOINS}]|{_ESCAPED})"
+        return f"{before}(?:{either})(?:$|{alone}|[{_JOINS}](?:$|[^{_LETTER}]))"
 
     def is_in(self, text: str) -> bool:
         """Whether a text names the user."""
-        return re.search(self.word, text) is not None
+        return _among(pa.array([text]), self.word, regex=True)
 
     @cached_property
     def _literals(self) -> list[re.Pattern[bytes]]:
         """Each spelling in bytes. Literals are found 30 times as fast as one expression with what must not stand beside them."""
         return [re.compile(re.escape(spelling.encode())) for spelling in self.spellings]
 
-    def stands_in(self, content: Any, *, whole: bool = True) -> bool:
+    def stands_in(self, content: Any, *, begins: bool = True, ends: bool = True) -> bool:
         """Whether bytes hold the id as a word of its own.
 
         Args:
             content: what can be searched as bytes are.
-            whole: whether nothing comes before or after; else an id at an end does not count.
+            begins: whether nothing comes before; else an id at the beginning does not count.
+            ends: whether nothing comes after; else an id at the end does not count.
         """
+        return any(_among(pa.array(some), self.word, regex=True) for some in self._surroundings(content, begins, ends))
+
+    def _surroundings(self, content: Any, begins: bool, ends: bool) -> Iterator[list[str]]:
+        """Each place that holds the id, with what stands beside it."""
+        some: list[str] = []
         for literal in self._literals:
             for match in literal.finditer(content):
-                start, end = match.span()
-                if not whole and (start == 0 or end == len(content)):
-                    continue
-                if content[max(0, start - 1) : start] not in _WORD and content[end : end + 1] not in _WORD:
-                    return True
-        return False
+                start, end = match.start() - _AROUND, match.end() + _AROUND
+                if (begins or start >= 0) and (ends or end <= len(content)):
+                    some.append(content[max(0, start) : end].decode("utf-8", "replace"))
+                if len(some) == _AT_ONCE:
+                    yield some
+                    some = []
+        if some:
+            yield some
+
+
+def _in_json(text: str) -> Iterator[str]:
+    """A text as writers of JSON put it: all of them, what is not ASCII, or what HTML reserves as it is or escaped, slashes too."""
+    for ascii_only in (True, False):
+        plain = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        reserved = re.sub("[<>&']", lambda match: f"\\u{ord(match[0]):04x}", plain)
+        for escaped in (plain, reserved):
+            shouted = re.sub(r"(?<!\\)((?:\\\\)*\\u)([0-9a-f]{4})", lambda match: match[1] + match[2].upper(), escaped)
+            for each in (escaped, shouted):
+                yield each
+                yield each.replace("/", r"\/")
 
 
 @dataclass(frozen=True)
 class Landed:
-    """Rows of a table that name a user: of a landed file, or with `file` None those that only the table itself has."""
+    """Rows of a table that name a user: of a landed file, or with `file` None those that only the table itself has.
+
+    `own` are those of the user; the others hold the id in some text.
+    """
 
     table: str
     file: str | None
     rows: tuple[int, ...]
+    own: bool
 
 
 def in_lake(settings: Settings, wanted: Wanted) -> list[Landed]:
     """The rows of the lake's newest snapshot that name a user: by landed file, then of tables that name no file."""
     if not lake.exists(settings):
         return []
-    found: dict[tuple[str, str], set[int]] = {}
+    found: dict[tuple[str, str, int], bool] = {}
     others: list[Landed] = []
     with lake.connect(settings) as connection:
         columns: dict[str, dict[str, str]] = {}
@@ -112,15 +147,23 @@ def in_lake(settings: Settings, wanted: Wanted) -> list[Landed]:
             condition, values = _condition(kinds, wanted)
             if not condition:
                 continue
+            own = f"coalesce({USER} = $user, false)" if USER in kinds else "false"
             if {"file", "row_number"} <= kinds.keys():
-                rows = connection.execute(f"SELECT file, row_number FROM {table} WHERE {condition}", values).fetchall()
-                for file, number in rows:
-                    found.setdefault((file.partition("/")[0], file), set()).add(number)
+                rows = connection.execute(
+                    f"SELECT file, row_number, {own} FROM {table} WHERE {condition}", values
+                ).fetchall()
+                for file, number, is_own in rows:
+                    row = file.partition("/")[0], file, number
+                    found[row] = is_own or found.get(row, False)
                 continue
-            row = connection.execute(f"SELECT count(*) FROM {table} WHERE {condition}", values).fetchone()
-            if row and row[0]:
-                others.append(Landed(table, None, tuple(range(row[0]))))
-    return [Landed(table, file, tuple(sorted(rows))) for (table, file), rows in sorted(found.items())] + others
+            for is_own, count in connection.execute(
+                f"SELECT {own}, count(*) FROM {table} WHERE {condition} GROUP BY 1 ORDER BY 1 DESC", values
+            ).fetchall():
+                others.append(Landed(table, None, tuple(range(count)), is_own))
+    landed: dict[tuple[str, str, bool], list[int]] = {}
+    for (table, file, number), is_own in sorted(found.items()):
+        landed.setdefault((table, file, is_own), []).append(number)
+    return [Landed(table, file, tuple(rows), is_own) for (table, file, is_own), rows in landed.items()] + others
 
 
 def _condition(kinds: dict[str, str], wanted: Wanted) -> tuple[str, dict[str, str]]:
@@ -139,10 +182,15 @@ def _condition(kinds: dict[str, str], wanted: Wanted) -> tuple[str, dict[str, st
 
 @dataclass(frozen=True)
 class Trace:
-    """A file that names a user, and where in it."""
+    """A file that names a user, and where in it.
+
+    `holds` is whether that can only be the user: a row, or a list of users. A word, bytes, and what cannot be read may be chance.
+    """
 
     file: Path
     where: str
+    holds: bool = False
+    unread: bool = False
 
 
 def scan(wanted: Wanted, roots: Iterable[Path]) -> tuple[list[Trace], int]:
@@ -155,7 +203,7 @@ def scan(wanted: Wanted, roots: Iterable[Path]) -> tuple[list[Trace], int]:
             if real in seen or _NOT_OURS in file.parts or not real.is_file():
                 continue
             seen.add(real)
-            found += [Trace(file, where) for where in sorted(set(_look(file, wanted)))]
+            found += sorted(set(_look(file, wanted)), key=lambda trace: trace.where)
     return found, len(seen)
 
 
@@ -164,7 +212,7 @@ def everywhere(settings: Settings) -> list[Path]:
     return [settings.home, settings.work]
 
 
-def _look(file: Path, wanted: Wanted) -> Iterator[str]:
+def _look(file: Path, wanted: Wanted) -> Iterator[Trace]:
     try:
         columns = _columns(file, wanted)
         if columns is None:
@@ -174,15 +222,15 @@ def _look(file: Path, wanted: Wanted) -> Iterator[str]:
         for name, values in columns:
             own = name.split(".")[0] == USER and pc.any(pc.equal(values, wanted.user)).as_py()
             if own or (not wanted.exact and _among(values, wanted.word, regex=True)):
-                yield f"column {name}"
+                yield Trace(file, f"column {name}", holds=own or file.suffix in _ROWS)
             explained = explained or (not wanted.exact and _among(values, wanted.user))
         # Bytes that no row holds, as of a statistic or a page that is free; not the beginning of somebody else's id.
         if not wanted.exact and not explained and _holds(file, wanted.user.encode()):
-            yield "its bytes"
+            yield Trace(file, "its bytes")
     except FileNotFoundError:  # gone meanwhile
         return
     except (pa.ArrowException, OSError, ValueError, sqlite3.Error) as error:
-        yield f"it cannot be read ({' '.join(str(error).split())[:200]})"
+        yield Trace(file, f"it cannot be read ({' '.join(str(error).split())[:200]})", unread=True)
 
 
 def _among(values: Any, text: str, *, regex: bool = False) -> bool:
@@ -190,24 +238,27 @@ def _among(values: Any, text: str, *, regex: bool = False) -> bool:
     return bool(pc.any(match(values, text)).as_py())
 
 
-def _in_plain(file: Path, wanted: Wanted) -> Iterator[str]:
+def _in_plain(file: Path, wanted: Wanted) -> Iterator[Trace]:
     """A file of text, or of bytes that nothing here decodes."""
-    if not wanted.exact:
-        if _says(file, wanted):
-            yield "its text"
-    elif file.suffix == ".json" and "publications" in file.parts and _names(json.loads(file.read_bytes()), wanted.user):
-        yield "its users"
+    ours = file.suffix == ".json" and "publications" in file.parts[-4:-1]
+    if ours and names(json.loads(file.read_bytes()), wanted.user):
+        yield Trace(file, "its users", holds=True)
+    elif not wanted.exact and _says(file, wanted):
+        # Of a table of vectors, a transaction names the keys that it deleted.
+        keys = file.parent.name == "_transactions" and _holds(
+            file, "'{}'".format(wanted.user.replace("'", "''")).encode()
+        )
+        yield Trace(file, "its text", holds=keys)
 
 
-def _names(content: Any, user: str, key: str = "") -> bool:
+def names(content: Any, user: str, key: str = "") -> bool:
     """Whether JSON of Tidemark's own names a user where it names users."""
     if isinstance(content, dict):
         return any(
-            _names(value, user, "users" if key == "users" and name == "ids" else name)
-            for name, value in content.items()
+            names(value, user, "users" if key == "users" and name == "ids" else name) for name, value in content.items()
         )
     if isinstance(content, list):
-        return any(_names(value, user, key) for value in content)
+        return any(names(value, user, key) for value in content)
     return key in (USER, "users") and content == user
 
 
@@ -231,14 +282,14 @@ def _says(file: Path, wanted: Wanted) -> bool:
         with _mapped(file) as content:
             return wanted.stands_in(content)
     with pa.input_stream(str(file), compression=_COMPRESSIONS[file.suffix]) as opened:
-        before, cut = b" ", False
+        before, cut = b"", False
         while block := opened.read(_PART):
             content = before + block
             # What lies across two blocks, or at the edge of one, is in the middle of what is looked at.
-            if wanted.stands_in(content, whole=False):
+            if wanted.stands_in(content, begins=not cut, ends=False):
                 return True
             before, cut = content[-_OVERLAP:], cut or len(content) > _OVERLAP
-        return wanted.stands_in(b"_" * cut + before)
+        return wanted.stands_in(before, begins=not cut)
 
 
 Columns = Iterator[tuple[str, Any]]
