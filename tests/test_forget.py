@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import lance
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -243,6 +244,89 @@ def test_an_id_that_nothing_names_takes_no_publication_with_it(at):
     assert ([entry["id"] for entry in publications.manifests(settings)], maintenance.snapshots(settings)) == before
 
 
+def state(settings: Settings) -> tuple[list[str], list[int]]:
+    return [entry["id"] for entry in publications.manifests(settings)], maintenance.snapshots(settings)
+
+
+def test_a_word_or_a_broken_file_is_named_and_takes_nothing_with_it(at):
+    settings = at("listed")
+    before = state(settings)
+    assert f"{before[0][-1]}/manifest.json (its text), publications/serving.json (its text)" in refused(
+        settings, "recommend"
+    )
+    assert "--exact looks at columns of user ids alone" in refused(settings, "recommend")
+    second = maintenance.snapshots(settings)[-1]
+    with lake.connect(settings) as connection:
+        (when,) = connection.execute(
+            f"SELECT snapshot_time FROM ducklake_snapshots('{lake.ALIAS}') WHERE snapshot_id = {second}"
+        ).fetchone()
+    assert forget(settings, f"{when.microsecond:06}")["publications"] == 0, "the time of a snapshot is no user"
+    (settings.reports / "x.parquet").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"reports/x\.parquet \(it cannot be read"):
+        forget(settings, "allice-77f3a")
+    assert state(settings) == before
+    assert not erasures.under_way(settings)
+
+
+def test_a_slip_after_an_erasure_that_left_foreign_files_takes_nothing_and_after_a_killed_one_says_what_goes(
+    at, caplog
+):
+    settings = at("listed")
+    mine = settings.home / "mine.txt"
+    mine.write_text(f"{HER}\n")
+    with pytest.raises(TidemarkError, match=r"1 files still name this user: mine\.txt"):
+        forget(settings, HER)
+    assert not erasures.under_way(settings), "all that was its own is done"
+    with pytest.raises(BadInput, match=r"it would leave 1 files .*mine\.txt \(its text\)"):
+        forget(settings, HER)
+    mine.unlink()
+    published(settings, plan_rebuild(settings), gated=False)
+    before = state(settings)
+    assert forget(settings, "allice-77f3a", dry_run=True)["publications"] == []
+    forget(settings, "allice-77f3a")
+    assert state(settings) == before
+    erasures.begin(settings)
+    assert forget(settings, "allice-77f3a", dry_run=True)["publications"] == before[0][:-1]
+    caplog.clear()
+    assert forget(settings, "allice-77f3a")["publications"] == 1
+    assert "an erasure was killed: it is finished now, and takes every publication but the newest" in caplog.text
+
+
+def test_what_begins_meanwhile_is_waited_for_or_left(at, monkeypatch):
+    settings = at("listed")
+    before = state(settings)
+    scratch = settings.work / "backtests" / "1" / "lists.parquet"
+    real = traces.scan
+
+    def begun(*arguments: Any) -> Any:
+        found = real(*arguments)
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"user_id": ["u1"]}), scratch)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(traces, "scan", begun)
+        with pytest.raises(BadInput, match="a backtest, training or land may be under way"):
+            forget(settings, HER)
+    assert state(settings) == before
+    shutil.rmtree(scratch.parent)
+    old, young = (settings.landing / f"_incoming-{name}" / "events.parquet" for name in ("old", "young"))
+    old.parent.mkdir()
+    pq.write_table(pa.table({"user_id": ["u1"]}), old)
+    os.utime(old, (0, 0))
+    os.utime(old.parent, (0, 0))
+    dropped = lake.drop_examples
+
+    def landing(settings: Settings) -> None:
+        dropped(settings)
+        young.parent.mkdir()
+        pq.write_table(pa.table({"user_id": ["u1"]}), young)
+
+    monkeypatch.setattr(lake, "drop_examples", landing)
+    forget(settings, HER)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("module", "name", "instead", "found"),
     [
@@ -466,3 +550,47 @@ def test_an_id_is_found_as_a_word_and_a_short_one_where_ids_of_users_are(tmp_pat
     nested = pa.table({"lists": [[{"who": HER}]], "word": pa.array(["x"]).dictionary_encode()})
     pq.write_table(nested, tmp_path / "g.parquet")
     assert names(HER, tmp_path / "g.parquet") == ["column lists.who"]
+
+
+@pytest.mark.parametrize(
+    ("user", "text", "named"),
+    [
+        ("878210", "2024-05-01T07:00:07.878210+00:00", False),
+        ("小明", "小明星", False),
+        ("小明小红小刚", "小明小红小刚星", False),
+        ("小明小红小刚", "我说，小明小红小刚。", True),
+        ("Zoë-77", "Zoë-77é", False),
+        ("alice1", "alice1@mail.com", False),
+        ("alice1", "bob+alice1@mail.com", False),
+        ("alice1", "alice1.", True),
+        ("alice1", "so says alice1. Then", True),
+        ("alice1", "@alice1, - alice1-", True),
+        ("alice1", r"one\nalice1\ntwo", True),
+        ("alice1", r"\u003calice1\u003e", True),
+        ("alice1", "éalice1", False),
+    ],
+)
+def test_an_id_is_no_part_of_a_longer_word(tmp_path, user, text, named):
+    wanted = Wanted.of(user)
+    pq.write_table(pa.table({"text": [text], "user_id": ["u1"]}), tmp_path / "a.parquet")
+    (tmp_path / "b.log").write_text(text, "utf-8")
+    found = [trace.file.name for trace in traces.scan(wanted, [tmp_path])[0]]
+    assert found == ["a.parquet", "b.log"] * named
+    if not wanted.exact:
+        assert wanted.is_in(text) == named
+
+
+def test_an_id_is_found_in_the_spellings_of_other_writers(tmp_path):
+    odd, slashed = 'Zoë "O\'Hara" <7>', "org/471199"
+    page = jinja2.Environment(autoescape=True).from_string("<p>{{ user }}</p>").render(user=odd)
+    inside = jinja2.Environment(autoescape=True).from_string("<i>{{ user | tojson }}</i>").render(user=odd)
+    php = json.dumps({"user_id": slashed}).replace("/", r"\/")
+    shouted = json.dumps({"user_id": odd}).replace("\\u00eb", "\\u00EB")
+    assert "&#39;" in page
+    assert "\\u00EB" in shouted
+    for user, text in ((odd, page), (odd, inside), (slashed, php), (odd, shouted)):
+        for content in (text, json.dumps(text), json.dumps(text, ensure_ascii=False)):
+            (tmp_path / "a.log").write_text(content, "utf-8")
+            assert Wanted.of(user).is_in(content), content
+            assert traces.scan(Wanted.of(user), [tmp_path])[0], content
+    assert Wanted.of(slashed).is_in(r'"{\"user_id\":\"org\\/471199\"')
