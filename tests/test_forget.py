@@ -280,6 +280,14 @@ def test_a_slip_after_an_erasure_that_left_foreign_files_takes_nothing_and_after
     with pytest.raises(BadInput, match=r"it would leave 1 files .*mine\.txt \(its text\)"):
         forget(settings, HER)
     mine.unlink()
+    scratch = settings.work / "backtests" / "killed"
+    scratch.mkdir(parents=True)
+    for name in ("lists.parquet", "why.txt"):
+        (scratch / name).write_text(HER)
+        os.utime(scratch / name, (0, 0))
+    os.utime(scratch, (0, 0))
+    assert forget(settings, HER)["reports"] == 1, "what was left aside goes anyway"
+    assert not scratch.exists()
     published(settings, plan_rebuild(settings), gated=False)
     before = state(settings)
     assert forget(settings, "allice-77f3a", dry_run=True)["publications"] == []

@@ -93,7 +93,7 @@ def forget(
         bool,
         typer.Option(
             "--exact",
-            help="The id is an ordinary word or number: look for it in columns of user ids alone. So are ids of fewer than 6 bytes.",
+            help="The id is an ordinary word: look for it in columns of user ids alone. So are ids of digits, and of fewer than 6 characters.",
         ),
     ] = False,
     dry_run: DryRun = False,
@@ -102,8 +102,8 @@ def forget(
 
     First take the rows out, `clean`, `recommend`: until then it refuses, and names the files and rows, or the command to run. Then
     every publication but the one that serves goes, with old lake snapshots, vector versions, text vectors of texts that nobody has,
-    and reports that name the user. There is no way back to them. In the end every file of the home is looked into. Backups and
-    exports elsewhere are out of reach: a backup from before brings the user back (docs/runbooks/forget_a_user.md).
+    and reports that name the user. There is no way back to them. An id that no row and no list holds takes no publication with it.
+    In the end every file of the home is looked into. Start nothing else meanwhile. Backups and exports elsewhere are out of reach: a backup from before brings the user back (docs/runbooks/forget_a_user.md).
 
     Example: python -m include forget u4711 --dry-run
     """

@@ -146,15 +146,20 @@ def _decide(settings: Settings, wanted: Wanted, named: list[Trace]) -> tuple[boo
 
 def _goes(settings: Settings, wanted: Wanted, trace: Trace, *, everything: bool) -> bool:
     """Whether to erase takes a trace away; without `everything`, whether it is of what goes anyway."""
+    file, newest = trace.file, publications.newest(settings)
+    if _is_in(file, *maintenance.leftovers(settings, NOW)):
+        return True
     if trace.unread and not everything:
         return False
-    file, newest = trace.file, publications.newest(settings)
     if file == lake.catalogue_file(settings):
         return trace.where == "its bytes" or "column_stats" in trace.where
+    corrected = None
     if file.parent == settings.lake / "gates":
-        return not _still_named(wanted, lake.without_examples(json.loads(file.read_bytes())))
-    if newest is not None and file == settings.publications / newest["id"] / "manifest.json":
-        return not _still_named(wanted, publications.without_user(newest, wanted.user))
+        corrected = lake.without_examples(json.loads(file.read_bytes()))
+    elif newest is not None and file == settings.publications / newest["id"] / "manifest.json":
+        corrected = publications.without_user(newest, wanted.user)
+    if corrected is not None:
+        return not _still_named(wanted, corrected)
     if file.parent != settings.reports and _is_in(file, settings.reports, settings.home / "airflow" / "logs"):
         return True
     old = _is_in(file, settings.publications) and file.parent.name not in (
