@@ -13,11 +13,14 @@ from pydantic import SecretStr
 
 from include.errors import BadInput, TidemarkError
 from include.settings import ObjectStore, Retention, Settings
+from include.steps.backtest import backtest_cut, out_folder, plan_backtest
 from include.steps.backup import backup
 from include.steps.export import export
 from include.steps.maintain import maintain
+from include.steps.report_backtest import report_backtest
 from include.steps.restore import restore
-from include.stores import batches, files, lake, publications
+from include.steps.train_encoder import comparison_folder
+from include.stores import backtests, batches, files, lake, publications
 from include.stores.lock import writing
 from tests import samples, services
 from tests.test_path import assert_same_exports, cleaned, land, plan_rebuild, plan_recommend, plan_update, published
@@ -236,3 +239,19 @@ def test_a_stray_object_in_the_landing_folder_is_named(cluster, tmp_path: Path) 
     (settings.landing / "events" / "dt=2024-01-01" / "notes.txt").write_text("hello")
     with pytest.raises(BadInput, match=r"notes\.txt is no batch"):
         batches.stale(settings)
+
+
+@pytest.mark.usefixtures("remote")
+def test_backtests_write_into_the_home_or_into_a_folder(remote_settings: Settings, tmp_path: Path) -> None:
+    for out in (None, tmp_path / "out"):
+        plan = plan_backtest(remote_settings, every="5h", cuts=1, methods=["popularity"], out=out)
+        folder = out_folder(remote_settings, plan)
+        assert not backtests.has_cut(folder, plan["name"], plan["cuts"][0])
+        backtest_cut(remote_settings, plan, plan["cuts"][0])
+        assert backtests.has_cut(folder, plan["name"], plan["cuts"][0])
+        report_backtest(remote_settings, plan)
+        assert backtests.read_metrics(folder)["methods"]["popularity"]["ndcg"] > 0
+        training = {"name": "trained", "out": plan["out"]}
+        assert comparison_folder(remote_settings, training) == (out and str(out / "encoders"))
+    with pytest.raises(BadInput, match="is an address"):
+        plan_backtest(remote_settings, every="3h", cuts=1, out="s3://tidemark/reports")

@@ -28,7 +28,7 @@ from include.steps.plan import code_version, plan_challenger
 from include.steps.plots import lines
 from include.steps.read_pairs import lesson_of, lesson_tensors, read_lesson, with_neighbours
 from include.steps.report import rendered
-from include.stores import artefacts, behaviour, lake, publications, training, vectors
+from include.stores import artefacts, behaviour, files, lake, publications, training, vectors
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
@@ -329,7 +329,7 @@ def plan_trained_backtest(settings: Settings, plan: Plan) -> dict[str, Any]:
         **{name: own[name] for name in ("every", "cuts", "k", "surface")},
         until=datetime.fromisoformat(own["until"]),
         seed=plan["seed"],
-        out=str(report_folder(settings, plan) / "encoders"),
+        out=comparison_folder(settings, plan),
         snapshot=plan["lake_snapshot"],
     )
     return {"comparison": comparison, "way": best["way"], "why": f"{best['way']} gained most in the later window"}
@@ -350,6 +350,12 @@ def _result(settings: Settings, plan: Plan, way: str) -> dict[str, Any]:
 def report_folder(settings: Settings, plan: Plan) -> Path:
     """Where the report goes."""
     return training.folder(settings, plan["name"]) if plan["out"] is None else Path(plan["out"])
+
+
+def comparison_folder(settings: Settings, plan: Plan) -> str | None:
+    """Where the comparison with the champion goes: beside the report; None, among the home's backtests, where that is no folder."""
+    folder = report_folder(settings, plan)
+    return None if files.is_remote(folder) else str(folder / "encoders")
 
 
 def decide(settings: Settings, plan: Plan, backtest: dict[str, Any]) -> dict[str, Any]:

@@ -55,9 +55,12 @@ def checked(settings: Settings, out: str) -> Path:
             f"--out {out}: is an address; name a folder on this machine, or leave it out: then the home keeps the results"
         )
     found = Path(out).expanduser().resolve()
-    home = settings.home.resolve()
-    if found.is_relative_to(home) and not found.is_relative_to(settings.reports.resolve()):
-        raise BadInput(f"--out {out}: is among what the home keeps; name a folder outside {home}, or in its reports")
+    if not files.is_remote(settings.home):
+        home = settings.home.resolve()
+        if found.is_relative_to(home) and not found.is_relative_to(settings.reports.resolve()):
+            raise BadInput(
+                f"--out {out}: is among what the home keeps; name a folder outside {home}, or in its reports"
+            )
     try:
         found.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=found):
