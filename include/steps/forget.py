@@ -24,6 +24,7 @@ from include.stores import (
     erasures,
     files,
     lake,
+    landing,
     maintenance,
     pages,
     publications,
@@ -254,10 +255,12 @@ def _rows(settings: Settings, wanted: Wanted) -> Iterator[str]:
     found = traces.in_lake(settings, wanted)
     landed = [rows for rows in found if rows.file is not None]
     if landed:
-        hours = {
-            str(rows.file).rpartition("/hr=")[0] + "/hr=" + str(rows.file).rpartition("/hr=")[2][:2] for rows in landed
-        }
-        gone = [each for each in stale if each.state == "vanished" and _folder(each) in hours]
+        hours = {"/".join(str(rows.file).split("/")[:3]) for rows in landed}
+        gone = [
+            each
+            for each in stale
+            if each.state == "vanished" and landing.batch_name(each.table, each.arrival_hour) in hours
+        ]
         vanished = f". Of these, {said_of_vanished([each.as_dict() for each in gone])}" if gone else ""
         yield (
             f"{_said_of(landed, 'landed rows')}. Write these files anew without the rows (docs/runbooks/forget_a_user.md), then run "
@@ -279,10 +282,6 @@ def _said_of(found: list[traces.Landed], what: str) -> str:
     if any(not each.own for each in found):
         parts[-1] += " (they may be somebody else's: look first; --exact looks at columns of user ids alone)"
     return ". ".join(parts)
-
-
-def _folder(batch: batches.Stale) -> str:
-    return f"{batch.table}/dt={batch.arrival_hour:%Y-%m-%d}/hr={batch.arrival_hour:%H}"
 
 
 def _place(rows: traces.Landed) -> str:
@@ -350,8 +349,7 @@ def _erase(settings: Settings, wanted: Wanted, started: datetime, *, everything:
     """Let go of all that may hold the user; without `everything`, of what does not say whose it is."""
     newest = publications.newest(settings)
     gone = _leave_one_publication(settings, newest) if everything else {"publications": 0}
-    if not everything and lake.exists(settings):
-        maintenance.purge_catalogue(settings)
+    maintenance.purge_catalogue(settings)
     return {
         "publication": newest and newest["id"],
         **gone,
@@ -370,7 +368,6 @@ def _leave_one_publication(settings: Settings, newest: publications.Manifest | N
     going = Plan(_others(settings, newest), [name for name, _, _ in publications.candidates(settings)], {})
     gone = let_go(settings, going, NOW)
     maintenance.delete_orphaned_files(settings, NOW)  # the writer's lock is ours: no transaction is open
-    maintenance.purge_catalogue(settings)
     gone["versions"] += _leave_one_version(settings, newest)
     del gone["texts"]  # encoders whose vectors went, and not texts
     return {

@@ -98,9 +98,9 @@ def land(
             for source in found:
                 work.stage(source)
             files = work.files()
-            earlier = [target for target in (_target(settings, file) for file in files) if target.is_file()]
+            earlier = {target for target in (_target(settings, file) for file in files) if target.is_file()}
             replaced = _put_in_place(settings, files, replace)
-            same_name = _same_name(settings, files, {*earlier}, replace=replace)
+            same_name = _same_name(settings, files, earlier, replace=replace)
     except OSError as error:
         raise BadInput(f"{path}: could not be landed: {error}") from error
     finally:
@@ -149,7 +149,7 @@ def _same_name(settings: Settings, files: list[Staged], earlier: set[Path], *, r
                 if there.name in bulk.keys() | spread.keys() and there.path not in landed:
                     others.setdefault(there.name, []).append((batch.arrival_hour, there.path))
     found = [
-        found[0][1] for name, found in others.items() if name in bulk and len(found) == 1 and found[0][0] >= bulk[name]
+        each[0][1] for name, each in others.items() if name in bulk and len(each) == 1 and each[0][0] >= bulk[name]
     ]
     for name, hours in spread.items():
         found += [path for hour, path in others.get(name, []) if min(hours) <= hour <= max(hours)]

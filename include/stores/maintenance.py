@@ -82,14 +82,7 @@ def merge_files(settings: Settings) -> int:
 
     Where there was something to do this commits a snapshot, with the same rows as the one before it.
     """
-    if not lake.exists(settings):
-        return 0
-    with lake.connect(settings, read_only=False) as connection:
-        done = connection.execute(
-            f"CALL ducklake_rewrite_data_files('{lake.ALIAS}', delete_threshold => {REWRITE_DELETED})"
-        ).fetchall()
-        done += connection.execute(f"CALL ducklake_merge_adjacent_files('{lake.ALIAS}')").fetchall()
-    return sum(int(row[2]) for row in done)
+    return _into_new_files(settings, REWRITE_DELETED, merge=True)
 
 
 def rewrite_deleted(settings: Settings) -> int:
@@ -97,12 +90,19 @@ def rewrite_deleted(settings: Settings) -> int:
 
     Commits a snapshot with the same rows as the one before it. The files before stay until the snapshots go that name them.
     """
+    return _into_new_files(settings, 0.0, merge=False)
+
+
+def _into_new_files(settings: Settings, deleted: float, *, merge: bool) -> int:
+    """Write files with that share of deleted rows anew, and with `merge` small ones as few; returns how many files went in."""
     if not lake.exists(settings):
         return 0
     with lake.connect(settings, read_only=False) as connection:
         done = connection.execute(
-            f"CALL ducklake_rewrite_data_files('{lake.ALIAS}', delete_threshold => 0.0)"
+            f"CALL ducklake_rewrite_data_files('{lake.ALIAS}', delete_threshold => {deleted})"
         ).fetchall()
+        if merge:
+            done += connection.execute(f"CALL ducklake_merge_adjacent_files('{lake.ALIAS}')").fetchall()
     return sum(int(row[2]) for row in done)
 
 

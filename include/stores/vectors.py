@@ -99,14 +99,23 @@ def _write(
             table.add(rows.cast(schema))
         return int(table.version)
     table = _open(home, name, encoder_id)
-    if table.version != base:
-        table.checkout(base)
-        table.restore()
-    for start in range(0, len(gone), KEYS_PER_QUERY):
-        table.delete(f"{key} IN ({literal(gone[start : start + KEYS_PER_QUERY])})")
+    _go_on_from(table, base)
+    _delete(table, key, gone)
     if rows.num_rows:
         table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows.cast(schema))
     return int(table.version)
+
+
+def _go_on_from(table: Any, version: int) -> None:
+    """Make a version the newest of a table, whatever was written after it; nothing to do where it is."""
+    if table.version != version:
+        table.checkout(version)
+        table.restore()
+
+
+def _delete(table: Any, key: str, gone: Sequence[str]) -> None:
+    for start in range(0, len(gone), KEYS_PER_QUERY):
+        table.delete(f"{key} IN ({literal(gone[start : start + KEYS_PER_QUERY])})")
 
 
 def write(
@@ -344,9 +353,7 @@ def compact(settings: Settings, encoder_id: str, name: str, version: int) -> int
     if len(table.to_lance().get_fragments()) <= MANY_FRAGMENTS:
         return version
     table.checkout_latest()
-    if table.version != version:
-        table.checkout(version)
-        table.restore()
+    _go_on_from(table, version)
     table.to_lance().optimize.compact_files()
     table.checkout_latest()
     return int(table.version)
@@ -355,9 +362,7 @@ def compact(settings: Settings, encoder_id: str, name: str, version: int) -> int
 def without_deleted(settings: Settings, encoder_id: str, name: str, version: int) -> int:
     """The same rows in files that hold no others, as the table's newest version; the version itself where that is so already."""
     table = _open(folder(settings, encoder_id), name, encoder_id)
-    if table.version != version:  # what an unfinished run left is the newest, and would stay
-        table.checkout(version)
-        table.restore()
+    _go_on_from(table, version)  # what an unfinished run left is the newest, and would stay
     return _write_without_deleted(table)
 
 
@@ -457,8 +462,7 @@ def keep_only_texts(settings: Settings, encoder_id: str, wanted: set[str]) -> in
         return 0
     gone = sorted(known_texts(settings, encoder_id) - wanted)
     table = _open(home, VectorTable.TEXTS, encoder_id)
-    for start in range(0, len(gone), KEYS_PER_QUERY):
-        table.delete(f"text_hash IN ({literal(gone[start : start + KEYS_PER_QUERY])})")
+    _delete(table, "text_hash", gone)
     _write_without_deleted(table)
     _drop_old_versions(table, timedelta(0), unended=True)
     return len(gone)
