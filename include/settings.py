@@ -178,7 +178,7 @@ class Ranker(Group):
     windows: int = Field(6, ge=1, le=64, description="Windows to learn from, at most; more where few users come back.")
     users_per_window: int = Field(500, ge=10, description="Users of a window to learn from, at most; drawn.")
     min_users: int = Field(
-        50,
+        5,
         ge=1,
         description="With fewer users to learn from, of all windows, lists keep the blend of the surface's weights, or to habits on a "
         "surface that shows what a user had, where a third of all is had again.",

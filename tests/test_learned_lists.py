@@ -95,6 +95,18 @@ def test_habits_order_lists_only_where_much_is_had_again(tmp_path, events, again
     assert artefacts.describe(settings, train_ranker(settings, past, {}, repeats=False))["model"] == "blend"
 
 
+@pytest.mark.parametrize(
+    ("events", "model", "tried_on"),
+    [(6, "blend", None), (60, "linear", 0), (150, "linear", 0), (300, "linear and trees", 40)],
+)
+def test_a_handful_of_users_is_enough_to_learn_from_but_not_to_try_on(tmp_path, events, model, tried_on):
+    settings = Settings(home=tmp_path, ranker=Ranker(window_days=7))
+    past = past_of(np.random.default_rng(4).uniform(0.0, 24.0, events))
+    described = artefacts.describe(settings, train_ranker(settings, past, {}, repeats=False))
+    assert described["model"] == model
+    assert described.get("trial", {}).get("users") == tried_on
+
+
 def past_of(day: NDArray[np.float64]) -> Past:
     """Users with a taste for a third of the items, who did something at some times up to T, day 24 or later."""
     random = np.random.default_rng(4)
@@ -266,7 +278,7 @@ def test_with_too_few_users_what_was_had_is_shown_again_by_how_often_then_by_wha
     state = published(settings, plan_recommend(settings))
     described = artefacts.describe(settings, state["artefacts"]["ranker_repeats"])
     assert (described["model"], described["users"]) == ("habits", 0)
-    assert "50 are needed" in described["why"]
+    assert "at least 5 are needed" in described["why"]
     made = lists(settings, state)
     assert made["u0"]["items"] == ["i7", "i3", "i9", "i1", "i2"]
     # What u2 had, each once, by how popular it is; then the rest by the same.

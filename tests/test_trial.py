@@ -5,8 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from include.models import ranker
+from include.models.metrics import ndcg
 from include.models.pools import Pool
-from include.models.ranker import LINEAR_SHARE, Example, best
+from include.models.ranker import LINEAR_SHARE, Example, best, train
 from include.models.trial import LEARN_USERS, alone, newest, tried
 
 USERS, CANDIDATES, WINDOWS = 60, 30, 9
@@ -62,6 +64,42 @@ def test_a_source_alone_orders_pools_by_its_own_value():
         own = example.pool.features[example.pool.user == user, 1]
         assert items[user].tolist() == np.argsort(-own)[:5].tolist()
     assert {name for name, values in parts.items() if values.any()} == {"behaviour"}
+
+
+def test_where_few_users_are_held_back_nothing_is_tried():
+    """The same turn as above, and one source seems better by far more than two standard errors, but of 27 users."""
+    turned = windows(lambda window, x: (3 * x[:, 2] if window < 3 else 3 * x[:, 0] - 3 * x[:, 2]) - 3, users=9)
+    for trees in (True, False):
+        found = tried(turned, trees=trees, seed=1)
+        assert (found.linear_share, found.source, found.users) == (LINEAR_SHARE if trees else 1.0, None, 0)
+
+
+def test_of_many_sources_that_err_each_in_its_own_way_few_users_teach_to_believe_all_alike(monkeypatch):
+    """Else what was taken by chance decides which of them counts: that is what less regularisation does."""
+
+    def made(seed: int, users: int) -> Example:
+        random = np.random.default_rng(seed)
+        user, sources = np.repeat(np.arange(users), CANDIDATES), 40
+        worth = random.normal(size=len(user))
+        features = (worth[:, None] + 2 * random.normal(size=(len(user), sources))).astype(np.float32)
+        names, groups = tuple(f"source_{number}" for number in range(sources)), ("behaviour",) * sources
+        pool = Pool(user, np.tile(np.arange(CANDIDATES), users), features, names, groups, users)
+        return Example(pool, random.random(len(user)) < 1 / (1 + np.exp(4 - 2 * worth)))
+
+    def found(seed: int) -> tuple[float, float]:
+        few, many = made(seed, users=8), made(seed + 100, users=300)
+        targets = np.bincount(many.pool.user, weights=many.taken, minlength=many.pool.users).astype(np.int64)
+        scores = (sum(train([few], trees=False, seed=1).parts(many.pool).values()), many.pool.features.sum(axis=1))
+        places = [best(many.pool, np.asarray(each, np.float64), 10)[0] for each in scores]
+        learned, alike = (
+            ndcg(((place >= 0) & many.taken[place])[targets > 0], targets[targets > 0]) for place in places
+        )
+        return float(learned.mean()), float(alike.mean())
+
+    learned, alike = np.mean([found(seed) for seed in range(6)], axis=0)
+    assert learned > 0.98 * alike
+    monkeypatch.setattr(ranker, "REGULARISATION", 0.1)
+    assert np.mean([found(seed)[0] for seed in range(6)]) < 0.95 * alike
 
 
 @pytest.mark.parametrize("trees", [True, False])

@@ -24,8 +24,9 @@ Ints = NDArray[np.int64]
 NEGATIVES = 100
 """Items of a pool, not taken, that training sees of a user in a window."""
 
-REGULARISATION = 0.01
-"""C of the logistic regression."""
+REGULARISATION = 0.001
+"""C of the logistic regression. So little lets few users, whose taken items are chance for the most part, teach no more than which
+features count, and costs nothing where there are many."""
 
 TREES = 100
 OBJECTIVES: dict[str, dict[str, Any]] = {

@@ -26,6 +26,9 @@ HELD_USERS = 300
 LATELY_USERS = 100
 """Users of the newest of them that are enough to see whether a single source is better of late."""
 
+LEAST_USERS = 30
+"""Users of the newest windows without whom nothing is tried: the best of many sources is chance then."""
+
 LEARN_USERS = 400
 """Users of older windows that are learned from, at most; drawn. It bounds what a trial costs."""
 
@@ -74,7 +77,7 @@ def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
     usual = LINEAR_SHARE if trees else 1.0
     count = newest(examples, HELD_USERS)
     held, older = examples[:count], _some(examples[count:], LEARN_USERS, np.random.default_rng(seed))
-    if not held or not teaches(older):
+    if sum(example.users for example in held) < LEAST_USERS or not teaches(older):
         return Trial(usual, None, 0, {})
     learned = train(older, trees=trees, seed=seed)
     values = _worth(held, learned, SHARES if trees else (usual,))
