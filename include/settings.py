@@ -184,7 +184,7 @@ class Ranker(Group):
         "surface that shows what a user had, where a third of all is had again.",
     )
     min_users_for_trees: int = Field(
-        100, ge=1, description="With fewer, or fewer than four windows, the linear model stands alone."
+        15, ge=1, description="With fewer, or fewer than four windows, the linear model stands alone."
     )
     linear_share: Share | None = Field(
         None,

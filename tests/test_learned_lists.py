@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from include.models.histories import Histories
 from include.models.nearest_texts import NearestTexts
-from include.models.ranker import SHORTLIST
+from include.models.ranker import LINEAR_SHARE, LINEAR_SHARE_OF_FEW, SHORTLIST
 from include.models.traits import Traits
 from include.models.trial import SHARES
 from include.settings import Ranker, Settings, Surface
@@ -96,14 +96,19 @@ def test_habits_order_lists_only_where_much_is_had_again(tmp_path, events, again
 
 
 @pytest.mark.parametrize(
-    ("events", "model", "tried_on"),
-    [(6, "blend", None), (60, "linear", 0), (150, "linear", 0), (300, "linear and trees", 40)],
+    ("events", "model", "linear_share", "tried_on"),
+    [
+        (6, "blend", None, None),
+        (60, "linear", 1.0, 0),
+        (150, "linear and trees", LINEAR_SHARE_OF_FEW, 0),
+        (300, "linear and trees", LINEAR_SHARE, 40),
+    ],
 )
-def test_a_handful_of_users_is_enough_to_learn_from_but_not_to_try_on(tmp_path, events, model, tried_on):
+def test_a_handful_of_users_is_enough_to_learn_from_but_not_to_try_on(tmp_path, events, model, linear_share, tried_on):
     settings = Settings(home=tmp_path, ranker=Ranker(window_days=7))
     past = past_of(np.random.default_rng(4).uniform(0.0, 24.0, events))
     described = artefacts.describe(settings, train_ranker(settings, past, {}, repeats=False))
-    assert described["model"] == model
+    assert (described["model"], described.get("linear_share")) == (model, linear_share)
     assert described.get("trial", {}).get("users") == tried_on
 
 

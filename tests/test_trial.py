@@ -8,7 +8,7 @@ import pytest
 from include.models import ranker
 from include.models.metrics import ndcg
 from include.models.pools import Pool
-from include.models.ranker import LINEAR_SHARE, Example, best, train
+from include.models.ranker import LINEAR_SHARE, LINEAR_SHARE_OF_FEW, Example, best, train
 from include.models.trial import LEARN_USERS, alone, newest, tried
 
 USERS, CANDIDATES, WINDOWS = 60, 30, 9
@@ -71,7 +71,7 @@ def test_where_few_users_are_held_back_nothing_is_tried():
     turned = windows(lambda window, x: (3 * x[:, 2] if window < 3 else 3 * x[:, 0] - 3 * x[:, 2]) - 3, users=9)
     for trees in (True, False):
         found = tried(turned, trees=trees, seed=1)
-        assert (found.linear_share, found.source, found.users) == (LINEAR_SHARE if trees else 1.0, None, 0)
+        assert (found.linear_share, found.source, found.users) == (LINEAR_SHARE_OF_FEW if trees else 1.0, None, 0)
 
 
 def test_of_many_sources_that_err_each_in_its_own_way_few_users_teach_to_believe_all_alike(monkeypatch):
@@ -110,7 +110,7 @@ def test_at_most_a_third_of_the_windows_is_held_back_and_without_any_nothing_is_
     assert newest(made[:3], 100) == 1
     assert newest(made[:2], 100) == 1, "of two the newer"
     found = tried(made[:1], trees=trees, seed=1)
-    assert (found.linear_share, found.source, found.users) == (LINEAR_SHARE if trees else 1.0, None, 0)
+    assert (found.linear_share, found.source, found.users) == (LINEAR_SHARE_OF_FEW if trees else 1.0, None, 0)
 
 
 def test_what_a_trial_learns_from_is_bounded(monkeypatch):

@@ -56,7 +56,11 @@ SHORTLIST = 100
 """Candidates of a user that trees order, those that the linear model puts first: trees are most of what a list costs."""
 
 LINEAR_SHARE = 0.25
-"""The linear model's part of a score, unless a trial finds a better one; all trees have the rest, each kind as much."""
+"""The linear model's part of a score, unless a trial finds a better one or the users are few; all trees have the rest, each kind as much."""
+
+FEW_USERS = 100
+LINEAR_SHARE_OF_FEW = 0.5
+"""Trees of fewer users have less to say."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,11 @@ class Example:
     def users(self) -> int:
         """Users with a candidate that was taken."""
         return len(np.unique(self.pool.user[self.taken]))
+
+
+def usual_share(examples: list[Example]) -> float:
+    """The linear model's part of a score where nothing is tried, and there are trees."""
+    return LINEAR_SHARE if sum(example.users for example in examples) >= FEW_USERS else LINEAR_SHARE_OF_FEW
 
 
 def teaches(examples: list[Example]) -> bool:

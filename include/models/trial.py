@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.models.metrics import ndcg
-from include.models.ranker import LINEAR_SHARE, Example, Ranker, best, teaches, train
+from include.models.ranker import Example, Ranker, best, teaches, train, usual_share
 
 Floats = NDArray[np.float64]
 
@@ -74,7 +74,7 @@ def tried(examples: list[Example], *, trees: bool, seed: int) -> Trial:
         trees: whether there is enough to grow trees from; else the linear model stands alone.
         seed: of the trees and of the users that are learned from.
     """
-    usual = LINEAR_SHARE if trees else 1.0
+    usual = usual_share(examples) if trees else 1.0
     count = newest(examples, HELD_USERS)
     held, older = examples[:count], _some(examples[count:], LEARN_USERS, np.random.default_rng(seed))
     if sum(example.users for example in held) < LEAST_USERS or not teaches(older):
