@@ -7,7 +7,8 @@ home says little; so the last line puts all pairs of user and cut together, each
     python -m benchmarks.bench_small_homes --sets online-retail
     TIDEMARK_RANKER__MIN_USERS=50 python -m benchmarks.bench_small_homes
 
-A set of which the files are not here is left out, and said so.
+The last says what the blend of the surface's weights is worth where fewer than 50 users could teach. A set of which the files are not
+here is left out, and said so.
 """
 
 import argparse
