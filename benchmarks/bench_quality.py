@@ -61,13 +61,27 @@ SETS = {
 }
 
 
+def files(name: str, scratch: Path) -> Path | None:
+    """The folder of a set's files, fetched where the demo does it; None, and said so, where they are not here."""
+    folder = SETS[name].folder or demo.fetch(Settings(home=scratch / "demo"), name)
+    if folder.is_dir():
+        return folder
+    print(f"\n{name}: left out, {folder} is not here")
+    return None
+
+
+def clean(home: Path, wanted: Cuts, folder: Path, **settings: str) -> None:
+    """Land a set and clean it."""
+    tidemark(home, "land", folder, "--format", wanted.format, **settings)
+    tidemark(home, "clean", **settings)
+
+
 def judged(name: str, wanted: Cuts, folder: Path, scratch: Path) -> tuple[dict[str, Any], Cost, Cost]:
     """The backtest's `metrics.json` of a set, what the backtest cost, and what one cut of Tidemark alone does."""
     home, out = scratch / name / "home", scratch / name / "backtest"
     extra = {"TIDEMARK_SURFACES": AGAIN} if wanted.repeats else {}
     if not home.is_dir():
-        tidemark(home, "land", folder, "--format", wanted.format, **extra)
-        tidemark(home, "clean", **extra)
+        clean(home, wanted, folder, **extra)
     cuts = ("backtest", "--every", wanted.every, "--cuts")
     cost = tidemark(home, *cuts, wanted.cuts, "--out", out, **extra)
     alone = tidemark(home, *cuts, 1, "--methods", PRODUCT, "--out", scratch / name / "alone", **extra)
@@ -118,10 +132,8 @@ def main() -> None:
         scratch = (arguments.keep or Path(temporary)).absolute()
         os.environ["OMP_NUM_THREADS"] = "1"  # one core, as the goal of a cut's cost says
         for name in arguments.sets:
-            wanted = SETS[name]
-            folder = wanted.folder or demo.fetch(Settings(home=scratch / "demo"), name)
-            if not folder.is_dir():
-                print(f"\n{name}: left out, {folder} is not here")
+            wanted, folder = SETS[name], files(name, scratch)
+            if folder is None:
                 continue
             found, cost, alone = judged(name, wanted, folder, scratch)
             show(name, wanted, found, cost, alone)

@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_quality import PRODUCT, SETS, interval
+from benchmarks.bench_quality import PRODUCT, SETS, clean, files, interval
 from benchmarks.processes import tidemark
-from include.embedded import demo
 from include.settings import Settings
 from include.stores import lake
 
@@ -83,10 +82,10 @@ def draw(whole: Path, small: Small, folder: Path) -> None:
             SELECT event_key AS event_id, user_id, item_id, event_type, event_ts, value
             FROM fct_interactions SEMI JOIN drawn USING (user_id)
             WHERE excluded_at IS NULL
-                AND event_ts < (SELECT min(event_ts) FROM fct_interactions) + to_days(coalesce(?, 1000000))
+                AND ($days IS NULL OR event_ts < (SELECT min(event_ts) FROM fct_interactions) + to_days($days))
             ORDER BY event_ts, event_id
             """,
-            [small.days],
+            {"days": small.days},
         )
         connection.execute(
             """
@@ -121,18 +120,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    columns = f"{PRODUCT:>9}{'best peer':>10}  {'':12}{'ratio':>26}"
-    print(f"{'home':28}{'pairs':>6}{columns}")
+    print(f"{'home':28}{'pairs':>6}{PRODUCT:>9}{'best peer':>10}{'ratio':>40}", flush=True)
     total = np.zeros(3)
     with tempfile.TemporaryDirectory() as temporary:
         for name in arguments.sets:
-            wanted, whole = SETS[name], Path(temporary) / name
-            folder = wanted.folder or demo.fetch(Settings(home=Path(temporary) / "demo"), name)
-            if not folder.is_dir():
-                print(f"{name}: left out, {folder} is not here")
+            whole, folder = Path(temporary) / name, files(name, Path(temporary))
+            if folder is None:
                 continue
-            tidemark(whole, "land", folder, "--format", wanted.format)
-            tidemark(whole, "clean")
+            clean(whole, SETS[name], folder)
             for small in (one for one in HOMES if one.of == name):
                 with tempfile.TemporaryDirectory(dir=temporary) as scratch:
                     found = judged(whole, small, Path(scratch))

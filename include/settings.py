@@ -188,7 +188,7 @@ class Ranker(Group):
     )
     linear_share: Share | None = Field(
         None,
-        description="The linear model's part of a score; trees have the rest. None: a trial on the newest windows says, and "
+        description="The linear model's part of a score; trees have the rest. None: a trial on the newest windows says, where they hold 30 users, and "
         "whether a single source was better than all that is learned.",
     )
     max_age_days: Days = Field(1.0, description="`recommend_daily` trains again a ranker that is at least as old.")

@@ -60,7 +60,7 @@ LINEAR_SHARE = 0.25
 
 FEW_USERS = 100
 LINEAR_SHARE_OF_FEW = 0.5
-"""Trees of fewer users have less to say."""
+"""Of fewer users trees have less to say."""
 
 
 @dataclass(frozen=True)
