@@ -37,6 +37,7 @@ class Small:
         cuts: how many.
         users: how many are drawn; None for all.
         days: how many of the first days are taken; None for all.
+        after: the first day of these, counted from the first event of the set.
         seed: of what is drawn.
     """
 
@@ -45,21 +46,24 @@ class Small:
     cuts: int
     users: int | None = None
     days: int | None = None
+    after: int = 0
     seed: int = 1
 
     @property
     def name(self) -> str:
         """As it is printed."""
-        return f"{self.of}, {f'{self.users} users' if self.users else f'{self.days} days'}"
+        if self.users is not None:
+            return f"{self.of}, {self.users} users"
+        return f"{self.of}, {self.days} days{f' from day {self.after}' if self.after else ''}"
 
 
 HOMES = (
     Small("ml-100k", "7d", 8, users=40),
     Small("ml-100k", "7d", 8, users=120, seed=2),
-    Small("ml-100k", "2d", 4, days=14),
+    *(Small("ml-100k", "2d", 4, days=14, after=after) for after in (0, 40, 80, 120, 160)),
     Small("online-retail", "14d", 6, users=60),
     Small("online-retail", "14d", 6, users=250, seed=2),
-    Small("online-retail", "1d", 4, days=10),
+    *(Small("online-retail", "1d", 4, days=10, after=after) for after in (0, 60, 120, 180, 240)),
     Small("online-retail", "4d", 4, days=30),
     Small("ifdb", "60d", 6, users=100),
     Small("ifdb", "60d", 6, users=400, seed=2),
@@ -79,13 +83,13 @@ def draw(whole: Path, small: Small, folder: Path) -> None:
         connection.execute(
             """
             CREATE TEMP TABLE events AS
+            WITH beginning AS (SELECT min(event_ts) + to_days($after) AS first FROM fct_interactions)
             SELECT event_key AS event_id, user_id, item_id, event_type, event_ts, value
-            FROM fct_interactions SEMI JOIN drawn USING (user_id)
-            WHERE excluded_at IS NULL
-                AND ($days IS NULL OR event_ts < (SELECT min(event_ts) FROM fct_interactions) + to_days($days))
+            FROM beginning CROSS JOIN fct_interactions SEMI JOIN drawn USING (user_id)
+            WHERE excluded_at IS NULL AND event_ts >= first AND ($days IS NULL OR event_ts < first + to_days($days))
             ORDER BY event_ts, event_id
             """,
-            {"days": small.days},
+            {"after": small.after, "days": small.days},
         )
         connection.execute(
             """

@@ -4,8 +4,8 @@
 Lists every user afresh, as of the end of the day (T = the interval's end, but at most the end of the last gated arrival
 hour), and publishes. A run that comes up to a day late, behind an hourly update of a later T, takes that T; in a backfill T stays
 the interval's end. Candidate sources are fitted as of T; the ranker is learned from the windows before T when it is a day old, and a
-trial on the newest of them says how far it is trusted (too few users: the surface's weights stay; the artefact says which it was and
-why), the item-to-item factors when they are a week old.
+trial on the newest of them says how far it is trusted (too few users: the surface's weights stay, or habits decide; the artefact
+says which it was and why), the item-to-item factors when they are a week old.
 
 ## Inputs → outputs
 The gated lake and the newest publication's vectors → all vector and recommendation tables and a publication: the asset

@@ -180,8 +180,8 @@ class Ranker(Group):
     min_users: int = Field(
         5,
         ge=1,
-        description="With fewer users to learn from, of all windows, lists keep the blend of the surface's weights, or to habits on a "
-        "surface that shows what a user had, where a third of all is had again.",
+        description="With fewer users to learn from, of all windows, lists keep the blend of the surface's weights; or, on a surface "
+        "with `show_seen`, where a third of all interactions are with what the user had before, they go by the user's own habits.",
     )
     min_users_for_trees: int = Field(
         15, ge=1, description="With fewer, or fewer than four windows, the linear model stands alone."
@@ -246,7 +246,7 @@ class Gates(Group):
     max_rejected_share: Share = Field(0.2, description="Largest share of rejected rows in what changed.")
     max_rejected_share_first: Share = Field(
         0.5,
-        description="The same for a first load, or a source that had more than the other before: nothing to compare with.",
+        description="The same for a first load, or a source whose share was above `max_rejected_share` before: nothing to compare with.",
     )
     max_undescribed_share: Share = Field(
         0.5, description="Largest share of interactions on undescribed items, where earlier batches had fewer."

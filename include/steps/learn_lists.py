@@ -272,7 +272,7 @@ def train_ranker(settings: Settings, past: Past, description: dict[str, Any], *,
     """Learn from the windows before T which candidates users take; returns the artefact's id.
 
     Where there is too little to learn from, the artefact says so: lists keep the blend, or, where users have much again and may be
-    shown it, to habits.
+    shown it, go by habits.
     """
     kind, seen = Artefact.ranker(repeats), examples(settings, past, repeats=repeats)
     users = sum(example.users for example in seen)
