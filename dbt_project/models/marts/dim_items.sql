@@ -16,7 +16,8 @@ described as (
         outcomes.* exclude (landed_table),
         case
             when outcomes.is_first
-                then coalesce(outcomes.declared_from, least(outcomes.arrival_hour, first_events.first_event_ts))
+                -- What was used was there, whatever its own date says.
+                then least(coalesce(outcomes.declared_from, outcomes.arrival_hour), first_events.first_event_ts)
             else outcomes.arrival_hour
         end as valid_from
     from {{ ref('int_item_outcomes') }} as outcomes
