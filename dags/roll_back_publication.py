@@ -13,8 +13,7 @@ tables were kept as they were.
 `choose` is red: nothing was switched, and its log says why. `compare` is red: the switch is made all the same.
 
 ## Safe to re-run?
-Yes. Clear `roll_back` alone, which goes to the same publication; with none named, a whole new run goes to the one that
-served before the first.
+Yes. Clear `roll_back` alone, which goes to the same publication; with none named, a whole new run goes one further back.
 
 ## Backfill
 None. Later publications go on being made but do not serve until `python -m include publications unpin`.

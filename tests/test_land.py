@@ -1,6 +1,7 @@
 """`land`: what arrived is put into its batches, whole, as it came."""
 
 import json
+import re
 import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -157,6 +158,82 @@ def test_what_an_earlier_delivery_left_in_other_hours_is_named(
     without = at("2023-05-01T13:10", "2023-05-01T15:00")
     assert same_name(without, arrival="event") == [], "a delivery of its own, for all that is known"
     assert same_name(without, arrival="event", replace=True) == ["events/dt=2023-05-01/hr=14/plays.jsonl"]
+
+
+def test_a_part_of_a_file_takes_the_place_of_the_whole_and_the_other_way_round(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = samples.write(tmp_path / "plays.csv", samples.events(30, hours=3))
+    whole, part = "events/dt=2024-03-02/hr=00/plays.csv", "events/dt=2024-03-02/hr=00/plays.jsonl.zst"
+    at = datetime(2024, 3, 2)
+
+    def done(**options: Any) -> tuple[list[str], list[str]]:
+        found = land(settings, path, format="canonical", table="events", progress=quiet, **options)
+        (batch,) = (batch for batch in landing.batches(settings) if batch.arrival_hour == at.replace(tzinfo=UTC))
+        assert [file.name for file in batch.files] == [Path(name).name for name in found["files"]]
+        return found["files"], found["replaced"]
+
+    later = samples.FIRST + timedelta(hours=1)
+    assert done(arrival=at) == ([whole], [])
+    assert done(arrival=at, events_from=later) == ([part], [whole])
+    assert done(arrival=at) == ([whole], [part])
+    moved = land(settings, path, format="canonical", table="events", progress=quiet, events_from=later)
+    assert moved["same_name"] == [whole]
+
+
+def test_a_few_events_far_behind_all_others_are_told_of(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = samples.events(1)[0]
+    usual = [{**event, "event_id": n, "event_ts": f"2024-03-0{n % 9 + 1}T10:00"} for n in range(200)]
+    stray = [{**event, "event_id": n, "event_ts": when} for n, when in (("old", "1995-01-01"), ("odd", "2024-11-30"))]
+    path = samples.write(tmp_path / "plays.jsonl", [*usual, *stray])
+    options: dict[str, Any] = {"format": "canonical", "table": "events", "progress": quiet}
+    assert land(settings, path, **options)["hours"][1] == "2024-11-30T00:00:00+00:00"
+    assert "plays.jsonl: 1 of 202 events are of 2024-11-30 or later, 266 days after all others" in caplog.text
+    assert "--events-to 2024-03-10 would" in caplog.text
+    caplog.clear()
+    land(settings, path, **options, events_to=datetime(2024, 3, 10))
+    land(settings, path, **options, arrival=datetime(2024, 12, 1))
+    weekly = [{**event, "event_id": n, "event_ts": f"2024-0{n // 3 + 1}-{n % 3 * 10 + 1:02}"} for n in range(27)]
+    land(settings, samples.write(tmp_path / "seldom.jsonl", weekly), **options)
+    assert "after all others" not in caplog.text
+
+
+def test_a_file_without_a_usable_time_says_so(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spelt = [{**event, "event_ts": "Wed Mar 22 11:37:04 -0700 2017"} for event in samples.events(3)]
+    land(settings, samples.write(tmp_path / "events.jsonl", spelt), format="canonical", progress=quiet)
+    assert "events.jsonl: none of 3 times can be used, such as 'Wed Mar 22 11:37:04 -0700 2017'" in caplog.text
+    caplog.clear()
+    land(
+        settings,
+        samples.write(tmp_path / "events.jsonl", [*spelt, *samples.events(1)]),
+        format="canonical",
+        progress=quiet,
+    )
+    assert "none of" not in caplog.text
+
+
+def test_items_that_land_long_after_the_last_events_are_told_of(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = samples.canonical(tmp_path / "in")
+    items = samples.write(tmp_path / "items.jsonl", samples.items())
+    land(settings, items, format="canonical", progress=quiet)
+    (last,) = {
+        file.split("/", 1)[1][:16] for file in land(settings, folder, format="canonical", progress=quiet)["files"]
+    }
+    assert "after the last events" not in caplog.text
+    land(settings, items, format="canonical", progress=quiet)
+    assert "after the last events" in caplog.text
+    asked = re.search(r"say --arrival (\S+)", caplog.text)
+    assert asked is not None
+    caplog.clear()
+    found = land(settings, items, format="canonical", arrival=datetime.fromisoformat(asked[1]), progress=quiet)
+    assert last in found["files"][0]
+    assert "after the last events" not in caplog.text
 
 
 def test_what_a_folder_holds_besides_is_named(settings: Settings, tmp_path: Path) -> None:

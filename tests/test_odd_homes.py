@@ -100,4 +100,6 @@ def test_an_odd_home_has_lists_and_a_backtest(odd: Callable[[], Rows], tmp_path:
         assert metrics["failed_gates"] == []
         assert "tidemark" in metrics["methods"]
         assert all(map(math.isfinite, numbers(metrics)))
-    doctor(settings, settings.encoder)
+    told = [line for line in doctor(settings, settings.encoder)["advice"] if "interactions" in line]
+    assert len(told) == (odd is one_user_did_nearly_all_and_ids_are_long)
+    assert all(line.startswith("user ubig has ") for line in told)

@@ -82,6 +82,19 @@ def test_rollback_pins_until_unpinned(settings):
     assert publications.serving_id(settings) == first["id"]
 
 
+def test_one_rollback_after_another_goes_further_back(settings):
+    made = [manifest(settings, as_of=f"2020-01-0{n}T00:00:00+00:00", candidate=f"c{n}")["id"] for n in (2, 3, 4, 5)]
+    for name in made[:3]:
+        publications.serve(settings, name, "published", pin=False)
+    assert [roll_back(settings)["to"] for _ in range(2)] == [made[1], made[0]]
+    with pytest.raises(BadInput, match="nothing to roll back to"):
+        roll_back(settings)
+    roll_back(settings, made[1])
+    publications.unpin(settings)
+    publications.serve(settings, made[3], "published", pin=False)
+    assert roll_back(settings)["to"] == made[1], "what served before, whether or not it was rolled back to"
+
+
 def test_where_nothing_is_pinned_there_is_nothing_to_unpin(settings):
     publications.unpin(settings)
     assert publications.changes(settings) == []

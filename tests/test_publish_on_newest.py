@@ -1,7 +1,8 @@
 """An hourly update and the day's fresh lists that overlap: whichever publishes last, nothing that the other brought is lost."""
 
+import re
 import shutil
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from include.settings import Interests, Retention, Settings
 from include.steps.backup import backup
 from include.steps.chain import STEPS
 from include.steps.clean import clean
+from include.steps.doctor import doctor
 from include.steps.gate_lake import gate_lake
 from include.steps.land import land
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
@@ -19,6 +21,8 @@ from include.steps.prune import prune
 from include.steps.publish import Overtaken, publish
 from include.steps.publish_on_newest import publish_on_newest
 from include.steps.restore import restore
+from include.steps.roll_back import roll_back
+from include.steps.score_served import score_served
 from include.stores import landing, publications
 from tests import samples
 from tests.test_incremental import published
@@ -119,6 +123,63 @@ def test_fresh_lists_and_rebuilds_serve_where_the_newest_hour_was_taken_back(hom
     take_back(home, datetime.fromisoformat(update["as_of"]) - timedelta(hours=1))
     found = publish_on_newest(home, stepped(home, plan(home)))
     assert (found["as_of"], found["serving"]) == (update["as_of"], True)
+
+
+@pytest.mark.parametrize("plan", [plan_update, plan_recommend])
+def test_lists_follow_where_all_events_were_taken_back(home: Settings, plan: Any) -> None:
+    first = publications.serving(home)
+    for seed in (3, 2):
+        take_back(home, samples.FIRST + timedelta(hours=HOURS + seed))
+    found = publish_on_newest(home, stepped(home, plan(home)))
+    assert (found["serving"], found["as_of"], found["run"]["users"]["with_history"]) == (True, first["as_of"], 0)
+    assert score_served(home) == {"scored": [], "skipped": {}}
+
+
+def test_where_events_of_a_later_day_were_taken_back_the_way_to_an_earlier_t_is_told(home: Settings) -> None:
+    def told() -> list[str]:
+        return [line for line in doctor(home)["advice"] if "days after the last events" in line]
+
+    first, stray = publications.serving(home), samples.FIRST + timedelta(days=9)
+    file = samples.write(home.home.parent / "stray.jsonl", [{**samples.events(1)[0], "event_ts": stray.isoformat()}])
+    land(home, file, format="canonical", table="events")
+    clean(home)
+    gate_lake(home)
+    publish_on_newest(home, stepped(home, plan_update(home)))
+    assert told() == []
+    take_back(home, stray)
+    publish_on_newest(home, stepped(home, plan_update(home)))
+    (line,) = told()
+    asked = re.search(r"recommend --as-of (\S+) --serve", line)
+    assert asked is not None
+    end = datetime.fromisoformat(asked[1]).replace(tzinfo=UTC)
+    assert publish_on_newest(home, stepped(home, plan_recommend(home, end)), serve=True)["serving"]
+    assert told() == []
+    assert plan_update(home)["candidate"] is None
+    assert publications.serving(home)["as_of"] == end.isoformat() > first["as_of"]
+
+
+def test_what_somebody_asks_for_serves_and_is_held_where_serving_is_pinned(home: Settings, tmp_path: Path) -> None:
+    first = publications.serving(home)
+    publish_on_newest(home, stepped(home, plan_update(home)))
+    roll_back(home, reason="bad data")
+    past = datetime.fromisoformat(first["as_of"]) - timedelta(hours=1)
+    asked = publish_on_newest(home, stepped(home, plan_recommend(home, past)), serve=True)
+    assert (asked["serving"], publications.pinned(home)) == (True, True)
+    land_hour(home, tmp_path, 4)
+    assert publish_on_newest(home, stepped(home, plan_update(home)))["serving"] is False
+    assert publications.serving_id(home) == asked["publication"]
+
+
+def test_a_home_of_words_alone_has_a_publication_and_goes_on(settings: Settings, tmp_path: Path) -> None:
+    said = {"event_id": "e1", "user_id": "u1", "event_type": "comment", "event_ts": samples.FIRST.isoformat()}
+    file = samples.write(tmp_path / "said.jsonl", [{**said, "text": "how do tides work"}])
+    land(settings, file, format="canonical", table="events", arrival=samples.FIRST)
+    clean(settings)
+    gate_lake(settings)
+    first = publish_on_newest(settings, stepped(settings, plan_recommend(settings)))
+    assert first["run"]["users"]["with_history"] == 1
+    land_hour(settings, tmp_path, 4)
+    assert publish_on_newest(settings, stepped(settings, plan_update(settings)))["serving"]
 
 
 def test_of_two_backfilled_days_that_overlap_each_has_its_publication(home: Settings) -> None:

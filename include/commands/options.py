@@ -12,7 +12,10 @@ from include.settings import Settings, load
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Serve = Annotated[
     bool,
-    typer.Option("--serve", help="Serve the result even though its T or lake snapshot precedes that of what serves."),
+    typer.Option(
+        "--serve",
+        help="Serve the result even though its T or lake snapshot precedes that of what serves, or serving is pinned; a pin stays.",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and let nothing go.")]
 ToPublication = Annotated[

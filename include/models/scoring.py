@@ -168,6 +168,8 @@ class Blend:
         """
         parts = {name: np.zeros(positions.shape) for name in SOURCES}
         items = self.catalogue
+        if len(items.item_ids) == 0:
+            return parts
         texts = np.stack([self._scaled("text_long"), self._scaled("text_short")], axis=2)
         behaved = self._scaled("behaviour")[:, :, None]
         for rows in _blocks(np.arange(len(positions)), positions.shape[1]):

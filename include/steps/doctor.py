@@ -2,14 +2,16 @@
 
 import shutil
 import sys
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
 from include.models import encoder
+from include.readable import readable
 from include.settings import Encoder, Settings, Surface
 from include.steps.check_served import judge_served
 from include.steps.clean import said_of_vanished
-from include.stores import backtests, batches, erasures, files, lake, publications
+from include.stores import backtests, batches, behaviour, erasures, files, lake, publications
 
 PACKAGES = (
     "apache-airflow",
@@ -22,6 +24,12 @@ PACKAGES = (
     "transformers",
 )
 LITTLE_DISK_GB = 5.0
+MOST_OF_ONE = 0.2
+"""Of all interactions, from which on one user's are told of, where there are `ENOUGH`."""
+
+ENOUGH = 1000
+LATE = timedelta(days=1)
+"""After the last event, from which on the T of what serves is told of."""
 
 
 def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, Any]:
@@ -75,6 +83,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         )
     if serving is None:
         advice.append("nothing serves yet: run `python -m include run`")
+    advice += _of_the_events(settings, gated, serving)
     if publications.pinned(settings):
         advice.append(
             f"serving is pinned to {serving}: run `python -m include publications unpin` when the cause is mended"
@@ -120,6 +129,29 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         "erasures": {"count": len(erased), "last": erased[-1]["at"] if erased else None},
         "advice": advice,
     }
+
+
+def _of_the_events(settings: Settings, gated: int | None, serving: str | None) -> list[str]:
+    """What is odd about events that every gate let pass."""
+    if gated is None:
+        return []
+    with lake.connect(settings) as connection:
+        busiest, end = behaviour.busiest_user(connection, gated), behaviour.end_of_events(connection, gated)
+    advice: list[str] = []
+    if busiest is not None and busiest[2] >= ENOUGH and busiest[1] > MOST_OF_ONE * busiest[2]:
+        user, own, total = busiest
+        advice.append(
+            f"user {readable(user)} has {own:,} of {total:,} interactions: where that id stands for nobody, deliver these events "
+            "without one (docs/bring-your-own-data.md)"
+        )
+    if end is not None and serving is not None:
+        as_of = datetime.fromisoformat(publications.manifest(settings, serving)["as_of"])
+        if as_of - end > LATE:
+            advice.append(
+                f"what serves is as of {as_of:%Y-%m-%dT%H:%M}, {(as_of - end).days} days after the last events, as where later ones "
+                f"were taken back: run `python -m include recommend --as-of {end:%Y-%m-%dT%H:%M} --serve` to go back to their end"
+            )
+    return advice
 
 
 def _freshness(settings: Settings, surface: str, record: dict[str, Any] | None) -> str:

@@ -4,11 +4,12 @@ import filecmp
 import logging
 import shutil
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from dataclasses import replace as with_other
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +26,13 @@ from include.stores.formats.progress import Progress
 from include.stores.formats.rows import Chunk, kind_of, read
 from include.stores.formats.sources import Source, files_of, landed_name, sources
 from include.stores.formats.staged import UNREADABLE, Spool, Staged
-from include.stores.formats.times import hour_of, usable
+from include.stores.formats.times import Seen, hour_of, usable
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
+
+CUT = ".jsonl.zst"
+"""What the name of a canonical file ends in of which a part lands in one batch."""
 
 NAMED = 20
 """Files of the same name that a summary names."""
@@ -98,7 +102,7 @@ def land(
             for source in found:
                 work.stage(source)
             files = work.files()
-            earlier = {target for target in (_target(settings, file) for file in files) if target.is_file()}
+            earlier = {place for file in files for place in _places(settings, file) if place.is_file()}
             replaced = _put_in_place(settings, files, replace)
             same_name = _same_name(settings, files, earlier, replace=replace)
     except OSError as error:
@@ -106,6 +110,9 @@ def land(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     hours = sorted({file.hour for file in files if file.hour is not None})
+    work.say_what_is_odd()
+    if hours and at is None and not any(file.table == "events" for file in files):
+        _say_if_after_events(settings, hours[-1])
     if same_name:
         log.warning(
             "%d files of the same name lie in other hours, such as %s. Where they are an earlier delivery of what was landed now, what they "
@@ -133,9 +140,10 @@ def _same_name(settings: Settings, files: list[Staged], earlier: set[Path], *, r
     """
     events = [file for file in files if file.table == "events" and file.hour is not None]
     bulk = {
-        file.name: hour_of(file.since)
+        name: hour_of(file.since)
         for file in events
-        if file.since is not None and _target(settings, file) not in earlier
+        if file.since is not None and earlier.isdisjoint(_places(settings, file))
+        for name in (file.name, file.instead)
     }
     spread: dict[str, list[datetime]] = {}
     for file in events:
@@ -154,6 +162,20 @@ def _same_name(settings: Settings, files: list[Staged], earlier: set[Path], *, r
     for name, hours in spread.items():
         found += [path for hour, path in others.get(name, []) if min(hours) <= hour <= max(hours)]
     return sorted(path.relative_to(settings.landing).as_posix() for path in found)
+
+
+def _say_if_after_events(settings: Settings, hour: datetime) -> None:
+    """Of a past data set, items and users that land in the hour of now are none as of the last events, as of which lists are made."""
+    with suppress(BadInput):  # what belongs to no batch is said by whatever reads them
+        hours = [batch.arrival_hour for batch in landing.batches(settings) if batch.table == "events"]
+        if hours and hour - max(hours) > timedelta(days=1):
+            log.warning(
+                "these land in %s, after the last events, of %s: what they say counts once events arrive then. Where they belong "
+                "to those events, land them in one folder with them, or say --arrival %s",
+                f"{hour:%Y-%m-%dT%H}",
+                f"{max(hours):%Y-%m-%dT%H}",
+                f"{max(hours):%Y-%m-%dT%H:%M}",
+            )
 
 
 def _ignored(path: Path, found: list[Source]) -> list[str]:
@@ -175,6 +197,33 @@ class _Work:
     rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LANDED_TABLES, 0))
     unreadable: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LANDED_TABLES, 0))
     left_out: int = 0
+    seen: dict[Path, Seen] = field(default_factory=lambda: defaultdict(Seen))
+    """The times of each file of events."""
+
+    def say_what_is_odd(self) -> None:
+        """Warn of files of which no time can be used, and of a few events far behind all others, which T would follow."""
+        for path, seen in self.seen.items():
+            name = readable(path.name)
+            if seen.unusable and not seen.days:
+                log.warning(
+                    "%s: none of %s times can be used, such as %s: `clean` will reject these events (docs/bring-your-own-data.md)",
+                    name,
+                    f"{seen.unusable:,}",
+                    readable(repr(seen.example)),
+                )
+            stray = None if isinstance(self.arrival, datetime) else seen.stray()
+            if stray is not None:
+                last, count, behind = stray
+                log.warning(
+                    "%s: %s of %s events are of %s or later, %d days after all others, and lists are made as of the last event: "
+                    "--events-to %s would leave them out",
+                    name,
+                    f"{count:,}",
+                    f"{seen.days.total():,}",
+                    behind,
+                    (behind - last).days,
+                    last + timedelta(days=1),
+                )
 
     def stage(self, source: Source) -> None:
         """Read a file to its end and write aside what will land."""
@@ -208,8 +257,9 @@ class _Work:
         first, last = None, None
         for _, times in self._read(source, copy):
             first, last = _earliest(first, times), _latest(last, times)
+            self._saw(source, times)
         hour = self._bulk(last) if source.table == "events" else None
-        self.staged.append(Staged(copy, source.table, hour, name, first))
+        self.staged.append(Staged(copy, source.table, hour, name, first, f"{source.stem}{CUT}"))
 
     def _rewrite(self, source: Source, folder: Path) -> None:
         spool = Spool(folder / "spool")
@@ -221,6 +271,7 @@ class _Work:
                 keep = self._keep(source, times)
                 kept = times if keep is None else [time for time, kept in zip(times, keep, strict=True) if kept]
                 first, last = _earliest(first, kept), _latest(last, kept)
+                self._saw(source, kept)
                 rows += len(kept)
                 if keep is not None:
                     self._leave_out(source, chunk, keep)
@@ -247,9 +298,10 @@ class _Work:
             for naive, file in staged.spread_lines(self.connection, spool, otherwise, folder):
                 self.staged.append(Staged(file, source.table, naive.replace(tzinfo=UTC), f"{source.stem}.jsonl"))
         elif source.as_is:
-            file = folder / f"{source.stem}.jsonl.zst"
+            file = folder / f"{source.stem}{CUT}"
             staged.write_lines(self.connection, spool, file)
-            self.staged.append(Staged(file, source.table, hour, file.name, since))
+            whole = landed_name(source.path.name)
+            self.staged.append(Staged(file, source.table, hour, file.name, since, whole))
         else:
             file = folder / f"{source.stem}.parquet"
             staged.write_parquet(self.connection, spool, columns or source.required, file)
@@ -283,7 +335,7 @@ class _Work:
         if missing and (rows or columns):
             raise BadInput(
                 f"{source.path}: no column {', '.join(missing)}; expected {', '.join(source.required)}; "
-                f"found {', '.join(columns[:30]) or 'none'}{', …' if len(columns) > 30 else ''}"
+                f"found {', '.join(columns[:30]) or 'none'}{', …' if len(columns) > 30 else ''} (docs/bring-your-own-data.md)"
             )
         self.rows[source.table] += rows
         self.unreadable[source.table] += unreadable
@@ -292,7 +344,13 @@ class _Work:
         if source.time_column is None or not len(chunk.raw):
             return [None] * len(chunk.raw)
         texts = staged.column_texts(self.connection, chunk.raw, chunk.errors, source.time_column)
-        return usable(texts.to_pylist(), *self.bounds)
+        found = usable(texts.to_pylist(), *self.bounds)
+        self.seen[source.path].refused(texts.to_pylist(), found)
+        return found
+
+    def _saw(self, source: Source, times: list[datetime | None]) -> None:
+        if source.time_column is not None:
+            self.seen[source.path].days.update(time.date() for time in times if time is not None)
 
     def _keep(self, source: Source, times: list[datetime | None]) -> list[bool] | None:
         if source.table != "events" or not any(self.span):
@@ -330,6 +388,11 @@ def _put_in_place(settings: Settings, files: list[Staged], replace: bool) -> lis
                 if target.is_file():
                     replaced.append(target)
                 stored.put(file.path, target)
+            # Of one file there is the whole or a part, whichever came last.
+            for other in _places(settings, file):
+                if other not in targets and other.is_file():
+                    replaced.append(other)
+                    other.unlink()
             # What could not be read in an earlier delivery of this file is no longer part of it.
             earlier = target.with_name(target.name.removesuffix(".parquet") + UNREADABLE)
             if target.suffix == ".parquet" and earlier not in targets:
@@ -352,6 +415,12 @@ def _holds(settings: Settings, target: Path, content: Path) -> bool:
 def _target(settings: Settings, file: Staged) -> Path:
     assert file.hour is not None
     return landing.folder(settings, file.table, file.hour) / file.name
+
+
+def _places(settings: Settings, file: Staged) -> list[Path]:
+    """Where a file lands, and where it would have landed were it not whole, or not cut."""
+    target = _target(settings, file)
+    return [target] if file.instead is None else [target, target.with_name(file.instead)]
 
 
 def _earliest(first: datetime | None, times: list[datetime | None]) -> datetime | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from include.errors import TidemarkError
 from include.settings import Settings
-from include.steps.gate_lake import gate_lake
+from include.steps.gate_lake import judge_newest
 from include.steps.prune import Plan, expiring, grace, let_go, oldest_that_may_go, plan_pruning
 from include.stores import batches, lake, maintenance, publications, vectors
 from include.stores.files import size
@@ -50,6 +50,8 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
         over = _over_budget(settings)
         # Compaction needs room of its own: above the budget it waits.
         merged = maintenance.merge_files(settings) if not over and _lake_is_gated(settings) else 0
+        if merged:
+            judge_newest(settings)  # the same rows as in the gated snapshot before it, and what comes next is another's
         compacted = [] if over else _compact(settings)
         after = _sizes(settings)
     summary = {
@@ -70,8 +72,6 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
             f"the home has {size(settings.home) / 1e9:.3f} GB, more than its disk budget of "
             f"{settings.retention.disk_budget_gb:g} GB, and no publication may go: see docs/runbooks/disk_full.md"
         )
-    if merged:
-        gate_lake(settings)  # the merged snapshot has the same rows as the gated one before it
     return summary
 
 

@@ -277,9 +277,11 @@ def gated(settings: Settings) -> int:
 def _default_as_of(
     connection: duckdb.DuckDBPyConnection, snapshot: int, base: publications.Manifest | None
 ) -> datetime:
-    """The end of the last gated arrival hour of events, or T of the base where that is later, as when the newest hour was taken back."""
-    found = behaviour.default_as_of(connection, snapshot)
-    return found if base is None else max(found, _moment(base["as_of"]))
+    """The end of the last gated arrival hour of events, or T of the base where that is later, as when the newest hours were taken back."""
+    if base is None:
+        return behaviour.default_as_of(connection, snapshot)
+    end, before = behaviour.end_of_events(connection, snapshot), _moment(base["as_of"])
+    return before if end is None else max(end, before)
 
 
 def _refuse_before_events(connection: duckdb.DuckDBPyConnection, snapshot: int, as_of: datetime) -> None:

@@ -64,7 +64,9 @@ def publish(settings: Settings, candidate: str, *, serve: bool | None = None) ->
         serves = _serves(settings, manifest, serve)
         if serves and publications.serving_id(settings) != manifest["id"]:
             confirm()
-            publications.serve(settings, manifest["id"], f"published by {manifest['kind']}", pin=False)
+            # What somebody asked for serves though serving is pinned, and is held in its turn.
+            pin = publications.pinned(settings)
+            publications.serve(settings, manifest["id"], f"published by {manifest['kind']}", pin=pin)
         if report is not None:
             log.info("report: %s", write_page(settings, manifest))
         publications.discard_candidate(settings, candidate)

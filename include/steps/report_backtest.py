@@ -42,8 +42,8 @@ def report_backtest(settings: Settings, plan: Plan) -> dict[str, Any]:
     cuts = {cut: backtests.read_cut(out, cut) for cut in plan["cuts"]}
     if not any(facts["pairs"] for facts in cuts.values()):
         raise BadInput(
-            f"no user with a history used a known{'' if plan['show_seen'] else ', new'} item in any of the windows: "
-            "choose longer ones (--every), or more of them (--cuts)"
+            f"no user with a history used a known{'' if plan['show_seen'] else ', new'} item in any of the windows, from "
+            f"{min(cuts)} on: choose longer ones (--every), more of them (--cuts), or earlier ones (--until)"
         )
     refused = {name: why for facts in cuts.values() for name, why in facts["refused"].items()}
     if set(plan["methods"]) <= refused.keys():

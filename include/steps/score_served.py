@@ -43,7 +43,9 @@ def score_served(settings: Settings, again: int = 0) -> dict[str, Any]:
     """
     snapshot = gated(settings)
     with lake.connect(settings) as connection:
-        end, first = behaviour.default_as_of(connection, snapshot), behaviour.first_event(connection, snapshot)
+        end, first = behaviour.end_of_events(connection, snapshot), behaviour.first_event(connection, snapshot)
+    if end is None:  # all were taken back
+        return {"scored": [], "skipped": {}}
     last = end.replace(hour=0, minute=0, second=0, microsecond=0)
     done = list_quality.scored_days(settings)
     days = (last - (first or last)) // DAY + 1

@@ -61,18 +61,36 @@ def has_changes(connection: duckdb.DuckDBPyConnection, since: int, snapshot: int
     return found is not None and found[0] == snapshot - since + 1
 
 
-def default_as_of(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datetime:
-    """The default T: the end of the last arrival hour of which the snapshot holds an event.
+def end_of_events(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datetime | None:
+    """The end of the last arrival hour of which the snapshot holds an event; None where it holds none.
 
     Rejected rows are none: a file without a readable time lands in the hour in which it comes.
-
-    Raises:
-        BadInput: the snapshot holds no events.
     """
     found = connection.execute(
         f"SELECT max(arrival_hour) FROM {at(Mart.BATCHES, snapshot)} WHERE landed_table = 'events' AND landed > rejected"
     ).fetchone()
-    if found is None or found[0] is None:
+    return None if found is None or found[0] is None else found[0].replace(tzinfo=UTC) + timedelta(hours=1)
+
+
+def busiest_user(connection: duckdb.DuckDBPyConnection, snapshot: int) -> tuple[str, int, int] | None:
+    """Who has the most interactions, how many, and how many all have; None where there are none."""
+    return connection.execute(
+        f"""
+        SELECT user_id, count(*) AS own, CAST(sum(count(*)) OVER () AS BIGINT)
+        FROM {at(Mart.INTERACTIONS, snapshot)} WHERE excluded_at IS NULL
+        GROUP BY user_id ORDER BY own DESC, user_id LIMIT 1
+        """
+    ).fetchone()
+
+
+def default_as_of(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datetime:
+    """The default T: `end_of_events`.
+
+    Raises:
+        BadInput: the snapshot holds no events.
+    """
+    end = end_of_events(connection, snapshot)
+    if end is None:
         rejected = batches.row_counts(connection, snapshot)["events"]["rejected"]
         if rejected:
             why = ", ".join(f"{count:,} as {reason}" for reason, count in rejected.items())
@@ -81,7 +99,7 @@ def default_as_of(connection: duckdb.DuckDBPyConnection, snapshot: int) -> datet
                 "them again"
             )
         raise BadInput("the lake holds no events yet: land some, clean them, and try again")
-    return found[0].replace(tzinfo=UTC) + timedelta(hours=1)  # type: ignore[no-any-return]
+    return end
 
 
 def items(

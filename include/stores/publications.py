@@ -311,10 +311,13 @@ def served_at(settings: Settings, moment: datetime) -> str | None:
 
 
 def served_before(settings: Settings) -> str | None:
-    """Id of the publication that served last before the one that serves now, of those that are still there."""
-    now = serving_id(settings)
-    earlier = [change["to"] for change in changes(settings) if change["to"] not in (now, None)]
-    return next((name for name in reversed(earlier) if _manifest_file(settings, name).exists()), None)
+    """Id of the publication that served before the one that serves now first did, of those that are still there.
+
+    So one rollback after another goes further back, and not to what the last one took out of use.
+    """
+    served = [change["to"] for change in changes(settings)]
+    earlier = served[: served.index(serving_id(settings))] if served else []
+    return next((name for name in reversed(earlier) if name and _manifest_file(settings, name).exists()), None)
 
 
 def serving(settings: Settings) -> Manifest:

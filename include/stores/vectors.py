@@ -80,7 +80,10 @@ def _write(
     base: int | None,
     gone: Sequence[str],
     metadata: dict[str, str],
+    *,
+    keep: bool = False,
 ) -> int:
+    """Write a version of a table: rows whose key is there take the place of those, or, with `keep`, change nothing."""
     named = rows.schema.metadata or {}
     if named.get(ENCODER_ID, encoder_id.encode()) != encoder_id.encode():
         raise BadInput(f"rows of encoder {named[ENCODER_ID].decode()} cannot be written beside those of {encoder_id}")
@@ -102,7 +105,8 @@ def _write(
     _go_on_from(table, base)
     _delete(table, key, gone)
     if rows.num_rows:
-        table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows.cast(schema))
+        merge = table.merge_insert(key).when_not_matched_insert_all()
+        (merge if keep else merge.when_matched_update_all()).execute(rows.cast(schema))
     return int(table.version)
 
 
@@ -394,11 +398,14 @@ def known_texts(settings: Settings, encoder_id: str) -> set[str]:
 
 
 def keep_texts(settings: Settings, encoder_id: str, hashes: Sequence[str], vectors: NDArray[np.float32]) -> None:
-    """Keep vectors of texts: `vectors` is (n, d), a row for each hash."""
+    """Keep vectors of texts: `vectors` is (n, d), a row for each hash. What is kept already stays as it is.
+
+    A vector's last bits follow from what it was embedded beside, and what another run kept meanwhile may be in a publication.
+    """
     home = _text_home(settings, encoder_id)
     rows = pa.table({"text_hash": pa.array(hashes, pa.string()), "vector": vector_column(vectors)})
     base = int(_open(home, VectorTable.TEXTS, encoder_id).version) if _exists(home, VectorTable.TEXTS) else None
-    _write(home, VectorTable.TEXTS, encoder_id, rows, base, (), {})
+    _write(home, VectorTable.TEXTS, encoder_id, rows, base, (), {}, keep=True)
 
 
 def text_vectors(settings: Settings, encoder_id: str, hashes: Sequence[str], dimension: int) -> NDArray[np.float32]:

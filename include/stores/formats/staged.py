@@ -28,7 +28,7 @@ UNREADABLE = ".unreadable.jsonl"
 class Staged:
     """A file written aside, and the batch and name that it will have. `hour` None: the others' hour decides.
 
-    `since` is the first usable event time of a bulk arrival.
+    `since` is the first usable event time of a bulk arrival, `instead` the name that it would have had were it not whole, or not cut.
     """
 
     path: Path
@@ -36,6 +36,7 @@ class Staged:
     hour: datetime | None
     name: str
     since: datetime | None = None
+    instead: str | None = None
 
 
 class Spool:

@@ -5,8 +5,11 @@ The same language as the macro `utc_time` in dbt_project/macros/typing.sql reads
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from itertools import accumulate
 
 _DATE = re.compile(r"([0-9]{4}|[0-9]{8}|[0-9]{14})(?:[.]0*)?")
 _DIGITS = {4: "%Y", 8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
@@ -63,6 +66,44 @@ def usable(texts: Iterable[str | None], earliest: datetime, latest: datetime) ->
     """The times that lie from earliest up to latest; None for all else."""
     times = (None if text is None else parse(text) for text in texts)
     return [time if time is not None and earliest <= time <= latest else None for time in times]
+
+
+FAR = timedelta(days=7)
+FEW = 1000
+"""At most one of so many times is few, or a single one."""
+
+
+@dataclass
+class Seen:
+    """The times of a file, for what is odd about them to be said when it lands."""
+
+    unusable: int = 0
+    example: str | None = None
+    """The first that cannot be used."""
+
+    days: Counter[date] = field(default_factory=Counter)
+    """Usable ones by day."""
+
+    def refused(self, texts: Iterable[str | None], times: Iterable[datetime | None]) -> None:
+        """Count texts that name no usable time."""
+        for text, time in zip(texts, times, strict=True):
+            if text is not None and time is None:
+                self.unusable += 1
+                self.example = self.example or text
+
+    def stray(self) -> tuple[date, int, date] | None:
+        """The last day of nearly all times, how many lie far behind it, and the first day of these; None where none do.
+
+        Far is more than `FAR`, and more than the time from the first to the last of all others.
+        """
+        days = sorted(self.days)
+        until = list(accumulate(self.days[day] for day in days))
+        few = max(1, until[-1] // FEW) if days else 0
+        first = next((day for day, count in zip(days, until, strict=True) if count > few), None)
+        for last, count, behind in zip(days, until, days[1:], strict=False):
+            if first is not None and until[-1] - count <= few and behind - last > max(FAR, last - first):
+                return last, until[-1] - count, behind
+        return None
 
 
 def hour_of(time: datetime) -> datetime:
