@@ -1,7 +1,8 @@
 """What the lists are worth in small and young homes: some users, or the first days, of public sets, against every peer.
 
 The users are drawn at random, by a fixed seed. Each home is cleaned, and `backtest` goes to its cuts, as in `bench_quality`. One such
-home says little; so the last line puts all pairs of user and cut together, each home against the best peer that it has.
+home says little, and the best of its peers is partly chance. So behind the homes of a set all its pairs of user and cut stand together, against the
+one peer that is best over all of them; the last line is of all pairs, each home against the best peer that it has.
 
     python -m benchmarks.bench_small_homes
     python -m benchmarks.bench_small_homes --sets online-retail
@@ -23,6 +24,7 @@ import numpy as np
 
 from benchmarks.bench_quality import PRODUCT, SETS, clean, files, interval
 from benchmarks.processes import tidemark
+from include.models.peers import PEERS
 from include.settings import Settings
 from include.stores import lake
 
@@ -115,6 +117,11 @@ def judged(whole: Path, small: Small, scratch: Path) -> dict[str, Any]:
     return dict(json.loads((out / "metrics.json").read_text()))
 
 
+def show(name: str, pairs: int, own: float, peer: float, best: str, ratio: str) -> None:
+    """Print a line."""
+    print(f"{name:32}{pairs:6}{own:9.4f}{peer:10.4f}  {best:12}{ratio:>26}", flush=True)
+
+
 def main() -> None:
     """Run and print a line a home, and all together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,25 +131,32 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    print(f"{'home':28}{'pairs':>6}{PRODUCT:>9}{'best peer':>10}{'ratio':>40}", flush=True)
-    total = np.zeros(3)
+    print(f"{'home':32}{'pairs':>6}{PRODUCT:>9}{'best peer':>10}{'ratio':>40}", flush=True)
+    total = np.zeros(3)  # pairs, and by these what Tidemark and each home's best peer are worth
     with tempfile.TemporaryDirectory() as temporary:
         for name in arguments.sets:
             whole, folder = Path(temporary) / name, files(name, Path(temporary))
             if folder is None:
                 continue
             clean(whole, SETS[name], folder)
+            together, worth = 0, dict.fromkeys((PRODUCT, *PEERS), 0.0)
             for small in (one for one in HOMES if one.of == name):
                 with tempfile.TemporaryDirectory(dir=temporary) as scratch:
                     found = judged(whole, small, Path(scratch))
                 pairs, best = found["counts"]["pairs"], found["best_peer"]
                 own, peer = (found["methods"][method]["ndcg"] for method in (PRODUCT, best))
                 total += pairs * np.array([1.0, own, peer])
+                together += pairs
+                for method in worth:
+                    worth[method] += pairs * found["methods"].get(method, {"ndcg": 0.0})["ndcg"]
                 ratio = interval(found["ratio"]) if found["ratio"]["ratio"] is not None else ""
-                print(f"{small.name:28}{pairs:6}{own:9.4f}{peer:10.4f}  {best:12}{ratio:>26}", flush=True)
+                show(small.name, pairs, own, peer, best, ratio)
+            best = max(PEERS, key=lambda method: worth[method])
+            own, peer = worth[PRODUCT] / together, worth[best] / together
+            show(f"{name}, all", together, own, peer, best, f"{own / peer:.3f}" if peer else "")
     if total[0]:
         pairs, own, peer = total / [1, total[0], total[0]]
-        print(f"{'all pairs':28}{pairs:6.0f}{own:9.4f}{peer:10.4f}  {'':12}{own / peer if peer else np.nan:26.3f}")
+        show("all pairs", int(pairs), own, peer, "of each", f"{own / peer:.3f}" if peer else "")
 
 
 if __name__ == "__main__":
