@@ -258,8 +258,10 @@ class _Work:
         for _, times in self._read(source, copy):
             first, last = _earliest(first, times), _latest(last, times)
             self._saw(source, times)
-        hour = self._bulk(last) if source.table == "events" else None
-        self.staged.append(Staged(copy, source.table, hour, name, first, f"{source.stem}{CUT}"))
+        if source.table == "events":
+            self.staged.append(Staged(copy, "events", self._bulk(last), name, first, f"{source.stem}{CUT}"))
+        else:
+            self.staged.append(Staged(copy, source.table, None, name))
 
     def _rewrite(self, source: Source, folder: Path) -> None:
         spool = Spool(folder / "spool")
