@@ -345,9 +345,9 @@ class _Work:
     def _times(self, source: Source, chunk: Chunk) -> list[datetime | None]:
         if source.time_column is None or not len(chunk.raw):
             return [None] * len(chunk.raw)
-        texts = staged.column_texts(self.connection, chunk.raw, chunk.errors, source.time_column)
-        found = usable(texts.to_pylist(), *self.bounds)
-        self.seen[source.path].refused(texts.to_pylist(), found)
+        texts = staged.column_texts(self.connection, chunk.raw, chunk.errors, source.time_column).to_pylist()
+        found = usable(texts, *self.bounds)
+        self.seen[source.path].refused(texts, found)
         return found
 
     def _saw(self, source: Source, times: list[datetime | None]) -> None:
