@@ -197,6 +197,8 @@ def test_a_few_events_far_behind_all_others_are_told_of(
     land(settings, path, **options, arrival=datetime(2024, 12, 1))
     weekly = [{**event, "event_id": n, "event_ts": f"2024-0{n // 3 + 1}-{n % 3 * 10 + 1:02}"} for n in range(27)]
     land(settings, samples.write(tmp_path / "seldom.jsonl", weekly), **options)
+    two = [{**event, "event_id": n, "event_ts": f"2024-0{n}-01"} for n in (1, 3)]
+    land(settings, samples.write(tmp_path / "two.jsonl", two), **options)
     assert "after all others" not in caplog.text
 
 

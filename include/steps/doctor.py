@@ -49,6 +49,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
     gated = lake.gated_snapshot(settings)
     newest = lake.newest_snapshot(settings) if lake.exists(settings) else None
     serving = publications.serving_id(settings)
+    shown = None if serving is None else publications.manifest(settings, serving)
     settings.work.mkdir(parents=True, exist_ok=True)
     disk = {
         "free": round(shutil.disk_usage(settings.work).free / 1e9, 1),
@@ -83,7 +84,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         )
     if serving is None:
         advice.append("nothing serves yet: run `python -m include run`")
-    advice += _of_the_events(settings, gated, serving)
+    advice += _of_the_events(settings, gated, shown)
     if publications.pinned(settings):
         advice.append(
             f"serving is pinned to {serving}: run `python -m include publications unpin` when the cause is mended"
@@ -95,7 +96,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         if each["failed"]
     ]
     encoder_id = encoder.identify(settings.encoder)
-    serves = encoder_id if serving is None else publications.manifest(settings, serving)["encoder_id"]
+    serves = encoder_id if shown is None else shown["encoder_id"]
     if serves != encoder_id:
         advice.append(
             f"encoder {serves} serves and the settings name encoder {encoder_id}, so "
@@ -131,7 +132,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
     }
 
 
-def _of_the_events(settings: Settings, gated: int | None, serving: str | None) -> list[str]:
+def _of_the_events(settings: Settings, gated: int | None, serving: publications.Manifest | None) -> list[str]:
     """What is odd about events that every gate let pass."""
     if gated is None:
         return []
@@ -145,7 +146,7 @@ def _of_the_events(settings: Settings, gated: int | None, serving: str | None) -
             "without one (docs/bring-your-own-data.md)"
         )
     if end is not None and serving is not None:
-        as_of = datetime.fromisoformat(publications.manifest(settings, serving)["as_of"])
+        as_of = datetime.fromisoformat(serving["as_of"])
         if as_of - end > LATE:
             advice.append(
                 f"what serves is as of {as_of:%Y-%m-%dT%H:%M}, {(as_of - end).days} days after the last events, as where later ones "

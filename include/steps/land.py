@@ -167,14 +167,15 @@ def _same_name(settings: Settings, files: list[Staged], earlier: set[Path], *, r
 def _say_if_after_events(settings: Settings, hour: datetime) -> None:
     """Of a past data set, items and users that land in the hour of now are none as of the last events, as of which lists are made."""
     with suppress(BadInput):  # what belongs to no batch is said by whatever reads them
-        hours = [batch.arrival_hour for batch in landing.batches(settings) if batch.table == "events"]
-        if hours and hour - max(hours) > timedelta(days=1):
+        hours = (batch.arrival_hour for batch in landing.batches(settings) if batch.table == "events")
+        last = max(hours, default=hour)
+        if hour - last > timedelta(days=1):
             log.warning(
                 "these land in %s, after the last events, of %s: what they say counts once events arrive then. Where they belong "
                 "to those events, land them in one folder with them, or say --arrival %s",
                 f"{hour:%Y-%m-%dT%H}",
-                f"{max(hours):%Y-%m-%dT%H}",
-                f"{max(hours):%Y-%m-%dT%H:%M}",
+                f"{last:%Y-%m-%dT%H}",
+                f"{last:%Y-%m-%dT%H:%M}",
             )
 
 

@@ -315,8 +315,9 @@ def served_before(settings: Settings) -> str | None:
 
     So one rollback after another goes further back, and not to what the last one took out of use.
     """
-    served = [change["to"] for change in changes(settings)]
-    earlier = served[: served.index(serving_id(settings))] if served else []
+    pointer = _pointer(settings)
+    served = [change["to"] for change in pointer["changes"]]
+    earlier = served[: served.index(pointer["id"])] if served else []
     return next((name for name in reversed(earlier) if name and _manifest_file(settings, name).exists()), None)
 
 

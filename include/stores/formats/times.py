@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 _DATE = re.compile(r"([0-9]{4}|[0-9]{8}|[0-9]{14})(?:[.]0*)?")
 _DIGITS = {4: "%Y", 8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
@@ -96,13 +96,14 @@ class Seen:
 
         Far is more than `FAR`, and more than the time from the first to the last of all others.
         """
-        days = sorted(self.days)
-        until = list(accumulate(self.days[day] for day in days))
-        few = max(1, until[-1] // FEW) if days else 0
-        first = next((day for day, count in zip(days, until, strict=True) if count > few), None)
-        for last, count, behind in zip(days, until, days[1:], strict=False):
-            if first is not None and until[-1] - count <= few and behind - last > max(FAR, last - first):
-                return last, until[-1] - count, behind
+        days, total = sorted(self.days), self.days.total()
+        few, first = max(1, total // FEW), None
+        for (last, behind), count in zip(pairwise(days), accumulate(self.days[day] for day in days), strict=False):
+            if count <= few:  # as few as far behind, before all others
+                continue
+            first = first or last
+            if total - count <= few and behind - last > max(FAR, last - first):
+                return last, total - count, behind
         return None
 
 
