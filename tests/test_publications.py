@@ -9,7 +9,7 @@ import pytest
 from include.errors import BadInput, GateFailed
 from include.steps.publish import publish
 from include.steps.roll_back import choose_publication, roll_back
-from include.stores import publications
+from include.stores import pages, publications
 from include.stores.files import write_json
 
 NO_TEXTS = pa.table({name: pa.array([], pa.string()) for name in ("text_hash", "text", "kind")})
@@ -161,3 +161,18 @@ def test_a_gate_judged_again_replaces_its_earlier_result(settings):
     publications.add_gate(settings, candidate, {"name": "vectors", "passed": False})
     publications.add_gate(settings, candidate, {"name": "vectors", "passed": True})
     assert publications.candidate(settings, candidate)["gates"] == [{"name": "vectors", "passed": True}]
+
+
+def test_a_page_is_read_by_its_name_among_the_reports_and_nothing_else_is(settings):
+    pages.write(settings, "20200102T000000Z-s5", "<p>lists</p>")
+    backtest, docs = (
+        settings.reports / "backtests" / "b1" / "report.html",
+        settings.reports / "data_docs" / "index.html",
+    )
+    for file in (backtest, docs, settings.home / "secret.html"):
+        write_json(file, {})
+    assert pages.names(settings) == ["publications/20200102T000000Z-s5.html", "backtests/b1/report.html"]
+    assert pages.read(settings, "publications/20200102T000000Z-s5.html") == "<p>lists</p>"
+    for name in ("data_docs/index.html", "../secret.html", "publications/../../secret.html", str(docs), ""):
+        with pytest.raises(BadInput, match="there is no page"):
+            pages.read(settings, name)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import psutil
@@ -398,18 +399,49 @@ def test_an_unusable_span_fails_at_once_and_says_why(client: Client, history: st
     assert client.call("GET", path)["extra_links"] == {"Runbook": "/tidemark/runbooks/red_dbt_model"}
 
 
-def test_runbooks_are_served_behind_the_login_and_nothing_else_is(settings: Settings, client: Client) -> None:
+def signed_in(settings: Settings) -> tuple[str, dict[str, str]]:
+    """Where Airflow answers, and the headers of somebody who may look at everything."""
     head = airflow.running(settings)
     assert head is not None
-    runbooks = f"{head.url}/tidemark/runbooks"
-    assert httpx.get(f"{runbooks}/red_dbt_model").status_code == 401
-    assert httpx.get(f"{runbooks}/").status_code == 401
-    assert httpx.get(f"{head.url}/api/v2/dags").status_code == 401
-
     token = httpx.post(
         f"{head.url}/auth/token", json={"username": airflow.USER, "password": airflow.password(settings)}
     ).json()["access_token"]
-    headers = {"Authorization": f"Bearer {token}"}
+    return head.url, {"Authorization": f"Bearer {token}"}
+
+
+def test_the_operators_page_and_its_links_are_served_behind_the_login(settings: Settings, client: Client) -> None:
+    url, headers = signed_in(settings)
+    serving = publications.serving(settings)
+    views = [view for plugin in client.call("GET", "/api/v2/plugins")["plugins"] for view in plugin["external_views"]]
+    assert [(view["name"], view["href"]) for view in views] == [("Tidemark", "/tidemark/")]
+    page = httpx.get(f"{url}/tidemark/", headers=headers, timeout=60)
+    assert page.status_code == 200, page.text
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    links = {urljoin("/tidemark/", link) for link in re.findall(r'href="([^"]*)"', page.text)}
+    assert {f"/tidemark/publications/{serving['id']}", "/tidemark/runbooks/"} <= links
+    for link in links:
+        assert httpx.get(f"{url}{link}").status_code == 401, link
+        found = httpx.get(f"{url}{link}", headers=headers, timeout=60)
+        assert found.status_code == 200, link
+        assert found.headers["content-security-policy"] == page.headers["content-security-policy"]
+    shown = httpx.get(f"{url}/tidemark/publications/{serving['id']}", headers=headers, timeout=60).text
+    assert f"{serving['rows']['events']['landed']:,}" in shown
+    for wrong in (
+        "publications/nothing",
+        "publications/%2e%2e",
+        "reports/nothing.html",
+        "reports/..%2Fpublications%2Fserving.json",
+    ):
+        assert httpx.get(f"{url}/tidemark/{wrong}", headers=headers, timeout=60).status_code == 404, wrong
+
+
+def test_runbooks_are_served_behind_the_login_and_nothing_else_is(settings: Settings, client: Client) -> None:
+    url, headers = signed_in(settings)
+    runbooks = f"{url}/tidemark/runbooks"
+    assert httpx.get(f"{runbooks}/red_dbt_model").status_code == 401
+    assert httpx.get(f"{runbooks}/").status_code == 401
+    assert httpx.get(f"{url}/api/v2/dags").status_code == 401
+
     page = httpx.get(f"{runbooks}/red_dbt_model", headers=headers)
     assert page.status_code == 200
     assert "<h1>A red dbt model</h1>" in page.text
@@ -419,9 +451,7 @@ def test_runbooks_are_served_behind_the_login_and_nothing_else_is(settings: Sett
     for runbook in (REPOSITORY / "docs" / "runbooks").glob("*.md"):
         links |= set(re.findall(r'href="([^"]*)"', httpx.get(f"{runbooks}/{runbook.stem}", headers=headers).text))
     assert "/tidemark/runbooks/fix_the_data" in links
-    assert {link: httpx.get(f"{head.url}{link}", headers=headers).status_code for link in links} == dict.fromkeys(
-        links, 200
-    )
+    assert {link: httpx.get(f"{url}{link}", headers=headers).status_code for link in links} == dict.fromkeys(links, 200)
     for wrong in ("..%2F..%2FREADME", "..%2Frunbooks%2Fstale_batch", "red_dbt_model.md", "%2e%2e", "nothing", "%00"):
         assert httpx.get(f"{runbooks}/{wrong}", headers=headers).status_code == 404, wrong
 

@@ -18,9 +18,10 @@ from include.steps.doctor import doctor
 from include.steps.gate_lake import gate_lake
 from include.steps.land import land
 from include.steps.maintain import maintain
+from include.steps.overview import overview
 from include.steps.plan import plan_recommend, plan_update
 from include.steps.score_served import CannotScore, _publication, score_served
-from include.stores import behaviour, lake, landing, list_quality, publications
+from include.stores import behaviour, files, lake, landing, list_quality, publications
 from include.stores.lock import writing
 from tests import samples
 from tests.test_path import cleaned, include, lists, published
@@ -218,6 +219,37 @@ def test_the_check_is_red_when_lists_are_no_better_and_only_then(shop, tmp_path)
     assert {row["day"] for row in json.loads(done.stdout)["list_quality"]} == {"2024-03-04", "2024-03-05"}
     for gates in (Gates(served_days=2, min_served_pairs=1), Gates(served_days=1, min_served_pairs=1000)):
         assert not check_served(settings.model_copy(update={"gates": gates}))["home"]["failed"]
+
+
+def test_the_operators_page_shows_what_serves_what_to_do_and_what_lists_were_worth(shop, tmp_path) -> None:
+    shutil.copytree(shop[0].home, tmp_path / "home")
+    settings = Settings(home=tmp_path / "home", gates=ANY_DAY)
+    page = overview(settings)
+    assert f'<a href="publications/{publications.serving_id(settings)}">' in page
+    assert all(f'<a href="publications/{entry["id"]}">' in page for entry in publications.manifests(settings))
+    assert "lists of home were no better than recent popularity" in page
+    assert 'href="runbooks/served_lists"' in page
+    scores = [row for row in history(settings) if row["user_group"] == "all" and row["method"] == "tidemark"]
+    assert {row["day"] for row in scores} == {GOOD.date(), BAD.date()}
+    assert all(f"<td>{row['day']}</td>" in page and f"{row['ndcg']:.4f}</td>" in page for row in scores)
+    assert page.count("<svg") == 1
+    assert "<b>pinned</b>" not in page
+
+    first = publications.manifests(settings)[0]["id"]
+    publications.serve(settings, first, "rolled back: <script>alert(1)</script>\x1b[31m", pin=True)
+    files.write(settings.reports / "backtests" / "a&b" / "report.html", b"")
+    page = overview(settings)
+    assert "<b>pinned</b>" in page
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "\x1b" not in page
+    assert '<a href="reports/backtests/a%26b/report.html">' in page
+
+
+def test_the_operators_page_of_an_empty_home_says_what_to_do(settings) -> None:
+    page = overview(settings)
+    assert "nothing serves yet: run <code>python -m include run</code>" in page
+    assert "No day is scored yet" in page
 
 
 def test_what_served_when_the_day_began_is_scored(settings, monkeypatch) -> None:

@@ -31,23 +31,7 @@ def publications_list(as_json: AsJson = False) -> None:
     """All publications, the oldest first."""
     from include.stores import publications
 
-    settings = home()
-    serving, waiting = publications.serving_id(settings), publications.waiting(settings)
-    found = [
-        {
-            "id": entry["id"],
-            "as_of": entry["as_of"],
-            "kind": entry["kind"],
-            "made_at": entry["made_at"],
-            "serving": entry["id"] == serving,
-            "kept": publications.kept(settings, entry["id"]),
-            "shadow": publications.line_of(entry) in waiting,
-            "encoder_id": entry["encoder_id"],
-            "users_touched": entry["run"]["users"]["touched"],
-            "texts_embedded": entry["run"]["texts"]["embedded"],
-        }
-        for entry in publications.manifests(settings)
-    ]
+    found = publications.listed(home())
     if as_json:
         printed(found)
         return

@@ -32,13 +32,14 @@ from include.steps.judging import Known, Window, known_as_of, metrics_of, window
 from include.steps.learn_lists import load_ranking
 from include.steps.plan import gated, plan_rebuild
 from include.stores import artefacts, backtests, behaviour, lake, publications, vectors
+from include.stores.list_quality import PRODUCT
 
 log = logging.getLogger(__name__)
 
 Plan = dict[str, Any]
 Progress = Callable[[str], None]
 
-PRODUCT, VECTORS = "tidemark", "tidemark_vectors"
+VECTORS = "tidemark_vectors"
 METHODS = (PRODUCT, VECTORS, *PEERS)
 EASE = "ease"
 """What u·p is to come near to: it is EASE's matrix, factorised."""

@@ -15,7 +15,6 @@ from include.models import metrics
 from include.models.texts import item_texts
 from include.settings import Encoder, Settings
 from include.steps.backtest import (
-    PRODUCT,
     Plan,
     Progress,
     backtest_cut,
@@ -28,6 +27,7 @@ from include.steps.encoder_cost import measured
 from include.steps.report import rendered
 from include.steps.report_backtest import report_backtest
 from include.stores import backtests, behaviour, lake
+from include.stores.list_quality import PRODUCT
 
 SAMPLE = 512
 """Item texts that the speed is measured on, at most; drawn."""

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from include.steps.backtest import PRODUCT
+from include.stores.list_quality import PRODUCT
 
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
 

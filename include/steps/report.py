@@ -1,10 +1,12 @@
 """What an update changed: rows, users, items, how far interests moved, how many lists are others."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from include.models.comparison import QUANTILES
 from include.readable import readable
@@ -15,6 +17,8 @@ from include.stores import pages, publications
 NAMED = 20  # ids of touched users and items that a report names
 MOST = 10  # users that moved most
 LONGEST = 80  # characters of an id
+COMMAND = re.compile("`([^`]+)`")
+RUNBOOK = re.compile(r"docs/runbooks/([a-z0-9_]+)\.md")
 
 
 def change_report(settings: Settings, state: dict[str, Any], touched: dict[str, list[str]]) -> dict[str, Any] | None:
@@ -69,8 +73,17 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
 def write_page(settings: Settings, manifest: publications.Manifest) -> Path:
     """Write the page of an update's publication; returns where it is."""
-    report = manifest["run"]["report"]
-    return render_page(settings, manifest["id"], "report.html.jinja", manifest=manifest, report=report, top=TOP)
+    return pages.write(settings, manifest["id"], publication_page(manifest, data_docs="../data_docs/index.html"))
+
+
+def publication_page(manifest: publications.Manifest, *, data_docs: str | None = None) -> str:
+    """A publication's manifest as HTML, with what it changed where it builds on another one.
+
+    Args:
+        data_docs: the address of the Data Docs, where they can be opened from.
+    """
+    report = manifest["run"].get("report")
+    return rendered("report.html.jinja", manifest=manifest, report=report, top=TOP, data_docs=data_docs)
 
 
 def render_page(settings: Settings, publication: str, template: str, **content: Any) -> Path:
@@ -88,5 +101,14 @@ def rendered(template: str, **content: Any) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["readable"] = lambda value: readable(str(value), LONGEST)
+    environment.filters["commas"] = lambda value: f"{value:,}"
+    environment.filters["moment"] = lambda value: str(value)[:19].replace("T", " ")
+    environment.filters["advice"] = _advice
     environment.filters["number"] = lambda value, digits=4: "-" if value is None else f"{value:.{digits}f}"
     return environment.get_template(template).render(**content)
+
+
+def _advice(line: str) -> Markup:
+    """A line of `doctor` as HTML: commands as code, a runbook as a link to where the pages of the Airflow UI have it."""
+    html = COMMAND.sub(r"<code>\1</code>", str(escape(line)))
+    return Markup(RUNBOOK.sub(r'<a href="runbooks/\1">\1</a>', html))  # noqa: S704 # escaped before

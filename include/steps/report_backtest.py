@@ -13,13 +13,14 @@ from include.models import encoder, metrics
 from include.models.freshness import CADENCES, curve
 from include.models.peers import PEERS
 from include.settings import Settings
-from include.steps.backtest import EASE, LISTS, PRODUCT, VECTORS, Plan, out_folder
+from include.steps.backtest import EASE, LISTS, VECTORS, Plan, out_folder
 from include.steps.freshness import CURVES, FRESHNESS, POPULARITY, TRENDS
 from include.steps.judging import GROUPS, in_group
 from include.steps.plan import code_version
 from include.steps.plots import bars, lines
 from include.steps.report import rendered
 from include.stores import backtests
+from include.stores.list_quality import PRODUCT
 
 METRICS = ("ndcg", "recall", "hit_rate", "mrr")
 COUNTS = (

@@ -22,13 +22,14 @@ from include.errors import BadInput
 from include.models import encoder as encoders
 from include.models.learned import ADAPTER, LORA, WAYS
 from include.settings import TRAINED, Encoder, Settings, Training
-from include.steps.backtest import PRODUCT, Plan, plan_backtest
+from include.steps.backtest import Plan, plan_backtest
 from include.steps.compare_encoders import plan_comparison, report_comparison
 from include.steps.plan import code_version, plan_challenger
 from include.steps.plots import lines
 from include.steps.read_pairs import lesson_of, lesson_tensors, read_lesson, with_neighbours
 from include.steps.report import rendered
 from include.stores import artefacts, behaviour, files, lake, publications, training, vectors
+from include.stores.list_quality import PRODUCT
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)

@@ -186,6 +186,26 @@ def manifests(settings: Settings) -> list[Manifest]:
     return sorted(found, key=lambda entry: (entry["made_at"], entry["id"]))
 
 
+def listed(settings: Settings) -> list[dict[str, Any]]:
+    """A row for each publication, the oldest first: what it is, whether it serves, is kept or waits, and what its run did."""
+    serves, lines = serving_id(settings), waiting(settings)
+    return [
+        {
+            "id": entry["id"],
+            "as_of": entry["as_of"],
+            "kind": entry["kind"],
+            "made_at": entry["made_at"],
+            "serving": entry["id"] == serves,
+            "kept": kept(settings, entry["id"]),
+            "shadow": line_of(entry) in lines,
+            "encoder_id": entry["encoder_id"],
+            "users_touched": entry["run"]["users"]["touched"],
+            "texts_embedded": entry["run"]["texts"]["embedded"],
+        }
+        for entry in manifests(settings)
+    ]
+
+
 def identity(state: dict[str, Any]) -> str:
     """Name a publication by (T, S, A): as of, lake snapshot, and what else its content follows from."""
     as_of = datetime.fromisoformat(state["as_of"]).strftime("%Y%m%dT%H%M%SZ")
