@@ -288,6 +288,15 @@ def test_nobody_enters_without_a_login(cluster: Cluster, client: Client) -> None
     assert refused.status_code == 401
 
 
+def test_the_operators_page_reads_a_home_on_an_object_store(cluster: Cluster, settings: Settings, client: Client) -> None:
+    admin = cluster.services["airflow-init"]["environment"]
+    login = {"username": admin["AIRFLOW_ADMIN_USER"], "password": admin["AIRFLOW_ADMIN_PASSWORD"]}
+    token = httpx.post(f"{cluster.url}/auth/token", json=login).json()["access_token"]
+    page = httpx.get(f"{cluster.url}/tidemark/", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    assert page.status_code == 200, page.text
+    assert f'<a href="publications/{publications.serving_id(settings)}">' in page.text
+
+
 def state_of(client: Client, run: str, task: dict[str, Any]) -> dict[str, Any]:
     found = client.tasks(UPDATE, run)
     return next(each for each in found if (each["task_id"], each["map_index"]) == (task["task_id"], task["map_index"]))

@@ -295,6 +295,7 @@ def where_to_look(settings: Settings, keeps_running: bool, name: str = DEFAULT) 
         "\nWhere to look",
         "  the grid, the asset graph, logs   "
         + (airflow.describe(settings) if keeps_running else f"{up}, then the address that it prints"),
+        "  what serves, what to do           the page Tidemark in the navigation there",
         f"  gate reports (Data Docs)          {settings.reports / 'data_docs'}",
         "  the lake, by SQL                  make sql",
         "  another user                      .venv/bin/python -m include show user ID",

@@ -102,7 +102,7 @@ def rendered(template: str, **content: Any) -> str:
     )
     environment.filters["readable"] = lambda value: readable(str(value), LONGEST)
     environment.filters["commas"] = lambda value: f"{value:,}"
-    environment.filters["moment"] = lambda value: str(value)[:19].replace("T", " ")
+    environment.filters["moment"] = lambda value: str(value)[:16].replace("T", " ")
     environment.filters["advice"] = _advice
     environment.filters["number"] = lambda value, digits=4: "-" if value is None else f"{value:.{digits}f}"
     return environment.get_template(template).render(**content)
