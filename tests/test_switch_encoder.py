@@ -321,6 +321,8 @@ def test_a_rejection_leaves_everything_and_is_recorded(home: Path) -> None:
         "candidate": None, "reason": f"nothing changed since publication {champion['id']}", "publication": champion["id"],
     }  # fmt: skip
     assert "though it was rejected before: ah well" in approve(of(home), shadow["id"], "ann", "ah well")["why"]
+    with pytest.raises(BadInput, match="rollback"):
+        reject(of(home), shadow["id"], "bob", "too slow after all")
     assert decision(of(home), shadow["id"])["approved"]
 
 

@@ -248,14 +248,15 @@ def reject(settings: Settings, publication: str, by: str, reason: str = "") -> d
     """
     entry = challenger(settings, publication)
     with writing(settings):
-        before = publications.rejection(settings, str(entry["line"]))
-        if before is not None:
-            log.info("it was rejected already, at %s: %s", before["at"], before["why"])
-            return before
+        # First: what was rejected may have been approved since, and to reject it once more would only seem to end that.
         if publications.served(settings, str(entry["line"])):
             raise BadInput(
                 f"publication {publication} was approved: `python -m include publications rollback` undoes that"
             )
+        before = publications.rejection(settings, str(entry["line"]))
+        if before is not None:
+            log.info("it was rejected already, at %s: %s", before["at"], before["why"])
+            return before
         why = publications.because(f"{publication} rejected by {by}", reason)
         record = publications.reject(settings, str(entry["line"]), why)
     log.info("%s", why)
