@@ -10,6 +10,7 @@ from include.quality.recommendations import check_recommendations
 from include.settings import Settings, Surface
 from include.steps.list_plan import ineligible
 from include.steps.new_items import explores, new_items
+from include.steps.tables import written_version
 from include.steps.timing import timed
 from include.stores import behaviour, lake, publications, vectors
 
@@ -37,7 +38,7 @@ def check_lists(settings: Settings, candidate: str) -> dict[str, Any]:
 
 def _check(settings: Settings, state: dict[str, Any], relisted: list[str] | None, surface: Surface) -> Any:
     name = VectorTable.recommendations(surface.name)
-    version = state["tables"][name]["version"]
+    version = written_version(state, name)
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
     items = vectors.read(
         settings, state["encoder_id"], VectorTable.ITEMS, state["lists"]["item_vectors"], columns=["item_id"]

@@ -10,6 +10,7 @@ from include.columns import VectorTable, interest_columns
 from include.models import encoder
 from include.quality.vectors import check_vectors as check
 from include.settings import Settings
+from include.steps.tables import written_version
 from include.steps.timing import timed
 from include.stores import publications, vectors
 
@@ -21,15 +22,15 @@ def check_vectors(settings: Settings, candidate: str) -> dict[str, Any]:
         GateFailed: with the failing expectations, counts and examples. Nothing is published.
     """
     state = publications.planned(settings, candidate)
-    encoder_id, tables = state["encoder_id"], state["tables"]
+    encoder_id = state["encoder_id"]
+    versions = {name: written_version(state, name) for name in (VectorTable.ITEMS, VectorTable.USERS)}
     with timed(settings, candidate, "check_vectors"):
         named = [
-            vectors.metadata(settings, encoder_id, name, tables[name]["version"])["encoder_id"]
-            for name in (VectorTable.ITEMS, VectorTable.USERS)
+            vectors.metadata(settings, encoder_id, name, version)["encoder_id"] for name, version in versions.items()
         ]
         result = check(
-            _items(settings, encoder_id, tables[VectorTable.ITEMS]["version"]),
-            _users(settings, encoder_id, tables[VectorTable.USERS]["version"]),
+            _items(settings, encoder_id, versions[VectorTable.ITEMS]),
+            _users(settings, encoder_id, versions[VectorTable.USERS]),
             encoder_ids=[encoder_id, *named],
             expected_items=state["run"]["items"]["total"],
             expected_users=state["run"]["users"]["with_history"],

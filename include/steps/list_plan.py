@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from include.columns import VectorTable
 from include.settings import Settings, Surface
+from include.steps.tables import written_version
 from include.stores import behaviour, lake, publications
 from include.stores.parts import Part, cut
 
@@ -29,7 +30,7 @@ def planned_lists(
 
 def list_inputs(state: dict[str, Any]) -> dict[str, Any]:
     """What lists follow from beside their users."""
-    return {"users": state["tables"][VectorTable.USERS]["version"], "items": state["lists"]["item_vectors"]}
+    return {"users": written_version(state, VectorTable.USERS), "items": state["lists"]["item_vectors"]}
 
 
 def ineligible(settings: Settings, state: dict[str, Any], items: Sequence[str]) -> NDArray[np.bool_]:

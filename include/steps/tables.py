@@ -5,6 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from include.columns import VectorTable
+from include.errors import TidemarkError
 from include.settings import Settings
 from include.stores import parts, publications, vectors
 from include.stores.lock import writing
@@ -26,6 +28,18 @@ def base_version(settings: Settings, state: dict[str, Any], name: str) -> int | 
     if state["full"]:
         return None
     return int(publications.manifest(settings, state["base"])["tables"][name]["version"])
+
+
+def written_version(state: dict[str, Any], name: str) -> int:
+    """The version of a table that a candidate has so far.
+
+    Raises:
+        TidemarkError: the step that writes it did not run, as where somebody marked its task as a success.
+    """
+    if name not in state["tables"]:
+        step = {VectorTable.ITEMS: "update_items", VectorTable.USERS: "keep_users"}.get(name, "keep_lists")
+        raise TidemarkError(f"{name} is missing: run {step} again, or start again from the plan")
+    return int(state["tables"][name]["version"])
 
 
 def keep_parts(

@@ -22,6 +22,7 @@ from include.models.interests import (
 from include.models.texts import text_hash
 from include.settings import Settings
 from include.steps.item_texts import text_mean
+from include.steps.tables import written_version
 from include.stores import artefacts, behaviour, lake, parts, publications, vectors
 from include.stores.parts import Part, cut, of_shard
 
@@ -42,7 +43,7 @@ def planned_users(settings: Settings, candidate: str, state: dict[str, Any]) -> 
 
 def user_inputs(state: dict[str, Any]) -> dict[str, Any]:
     """What user vectors follow from beside the users."""
-    return {"items": state["tables"][VectorTable.ITEMS]["version"], "artefacts": state["artefacts"]}
+    return {"items": written_version(state, VectorTable.ITEMS), "artefacts": state["artefacts"]}
 
 
 def update_users(settings: Settings, candidate: str, shard: int | None = None) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _several_columns(weights: csr_array, texts: NDArray[np.float32], most: int) 
 
 
 def _written_items(settings: Settings, state: dict[str, Any], items: list[str]) -> pa.Table:
-    version = state["tables"][VectorTable.ITEMS]["version"]
+    version = written_version(state, VectorTable.ITEMS)
     columns = ["item_id", "text", "left"]
     return vectors.read(settings, state["encoder_id"], VectorTable.ITEMS, version, columns=columns, keys=items)
 
