@@ -1,6 +1,7 @@
 """Cleaning end to end: landed files in, the lake's tables out, whatever order they come in and whatever fails."""
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -439,6 +440,28 @@ def test_after_a_failed_data_test_the_mended_batch_leaves_nothing_behind(
     assert rows(settings, "SELECT item_id FROM dim_items ORDER BY 1") == [("i1",), ("i2",)]
     assert rows(settings, "SELECT user_id FROM dim_users ORDER BY 1") == [("u1",), ("u2",)]
     assert set(good["fct_interactions"]) < set(content(settings)["fct_interactions"])
+
+
+def test_what_ends_a_build_from_outside_is_no_fault_of_dbt(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    class TimeIsUp(BaseException):
+        """As Airflow's, where a task takes longer than it may."""
+
+    def ring(*_: Any) -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # once: dbt's threads may yet end another node
+        raise TimeIsUp
+
+    def at_the_first_node(event: Any) -> None:
+        if event.info.name == "NodeFinished":
+            signal.raise_signal(signal.SIGALRM)
+
+    put(settings, "events", 0, [event("e1", "u1", "i1")])
+    monkeypatch.setattr(step, "_log_node", at_the_first_node)
+    signal.signal(signal.SIGALRM, ring)
+    with pytest.raises(TimeIsUp):
+        clean(settings)
+    monkeypatch.undo()
+    assert batches.unfinished(settings)
+    assert clean(settings)["rows"]["events"]["interactions"] == 1
 
 
 def test_another_span_does_not_hide_an_unfinished_one(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

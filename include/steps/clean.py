@@ -314,6 +314,7 @@ def build(settings: Settings, *arguments: str, **options: Any) -> list[dict[str,
     Raises:
         GateFailed: a data test failed.
         TidemarkError: a model failed, or dbt did not run.
+        BaseException: what ended dbt from outside, such as an interrupt.
     """
     outcome = dbt(settings, "build", "--exclude-resource-type", "unit_test", "exposure", *arguments, **options)
     results = getattr(outcome.result, "results", None) or []
@@ -331,6 +332,9 @@ def build(settings: Settings, *arguments: str, **options: Any) -> list[dict[str,
         return nodes
     failing = [node for node in nodes if node["status"] in {"fail", "error", "runtime error"}]
     if not failing:
+        # dbt catches this, too: Ctrl-C, and the end of the time that Airflow gives a task.
+        if isinstance(outcome.exception, BaseException) and not isinstance(outcome.exception, Exception):
+            raise outcome.exception
         raise TidemarkError(f"dbt did not run: {outcome.exception}")
     what = "; ".join(f"{node['name']}: {' '.join(str(node['message']).split())}" for node in failing)
     kind = GateFailed if all(node["status"] == "fail" for node in failing) else TidemarkError
