@@ -27,6 +27,7 @@ from airflow.sdk import Param, dag, get_current_context, task
 from include.dag_backtests import backtest_params
 from include.dag_defaults import DEFAULT_ARGS, START, Tag, run_step
 
+PLAN = "plan"  # XCom key
 AT_ONCE = 2  # cuts: each takes a core and the memory of a rebuild
 
 
@@ -53,19 +54,22 @@ AT_ONCE = 2  # cuts: each takes a core and the memory of a rebuild
 )
 def backtest_recommender() -> None:
     @task
-    def plan_backtest(params: dict[str, Any]) -> list[dict[str, Any]]:
+    def plan_backtest(params: dict[str, Any]) -> list[str]:
         """Fix the snapshot, the cuts and the methods."""
         from include.steps.backtest import plan_backtest
 
         plan = run_step(lambda settings: plan_backtest(settings, **params))
-        return [{"plan": plan, "cut": cut} for cut in plan["cuts"]]
+        # Airflow maps tasks over what a task returns, and over no other key. The plan names every cut: with each of them once more,
+        # a thousand would be 29 MB, which the API server reads anew for every task.
+        get_current_context()["ti"].xcom_push(PLAN, plan)
+        return list(plan["cuts"])
 
     @task
-    def embed_history(work: list[dict[str, Any]]) -> dict[str, Any]:
+    def embed_history(plan: dict[str, Any]) -> dict[str, Any]:
         """Embed the texts that no run embedded before, once for all cuts."""
         from include.steps.backtest import embed_history
 
-        return run_step(embed_history, work[0]["plan"])
+        return run_step(embed_history, plan)
 
     @task(
         map_index_template="{{ cut }}",
@@ -79,14 +83,15 @@ def backtest_recommender() -> None:
         return run_step(backtest_cut, plan, cut)
 
     @task
-    def report_backtest(work: list[dict[str, Any]]) -> dict[str, Any]:
+    def report_backtest(plan: dict[str, Any]) -> dict[str, Any]:
         """Metrics with intervals against the best peer, and a page with plots."""
         from include.steps.report_backtest import report_backtest
 
-        return run_step(report_backtest, work[0]["plan"])
+        return run_step(report_backtest, plan)
 
-    work = plan_backtest()
-    embed_history(work) >> backtest_cut.expand_kwargs(work) >> report_backtest(work)
+    cuts = plan_backtest()
+    plan = cuts[PLAN]
+    embed_history(plan) >> backtest_cut.partial(plan=plan).expand(cut=cuts) >> report_backtest(plan)
 
 
 backtest_recommender()

@@ -125,6 +125,17 @@ def run_dag(dag_id: str, conf: dict[str, Any], logical_date: str | None = None) 
     return {"state": str(run.state), "tasks": states}
 
 
+def handed_on(dag_id: str, task_id: str) -> dict[str, Any]:
+    """What a task of a DAG's runs handed to others, by XCom key."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        query = select(XComModel).where(XComModel.dag_id == dag_id, XComModel.task_id == task_id)
+        return {row.key: XComModel.deserialize_value(row) for row in session.scalars(query)}
+
+
 def try_errors() -> dict[str, str]:
     """What the task wrapper makes of each error."""
     from airflow.sdk.exceptions import AirflowFailException
@@ -556,6 +567,9 @@ def backtested(ask: Asked, settings: Settings) -> None:
         "backtest_cut": ["success"] * 2,
         "report_backtest": ["success"],
     }
+    # The plan names every cut, so it is handed on once, and not with each of them.
+    found = ask("handed_on", "backtest_recommender", "plan_backtest")
+    assert found["return_value"] == found["plan"]["cuts"]
     (results,) = (settings.reports / "backtests").iterdir()
     names = ["cuts", "metrics.json", "recommendations.parquet", "report.html"]
     assert sorted(file.name for file in results.iterdir()) == names
@@ -596,7 +610,7 @@ def migrate() -> bool:
 
 if __name__ == "__main__":
     # What Airflow prints on its own goes before the answer, on lines of its own.
-    questions = {question.__name__: question for question in (describe, try_errors, migrate, run_dag)}
+    questions = {question.__name__: question for question in (describe, try_errors, migrate, run_dag, handed_on)}
     for line in sys.stdin:
         name, *arguments = json.loads(line)
         answer = json.dumps(questions[name](*arguments))
