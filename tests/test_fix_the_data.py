@@ -379,3 +379,23 @@ def test_a_timeline_begins_where_the_history_does(fixed, tmp_path):
     other = Settings(home=settings.home, interests=Interests(short_half_life_days=9))
     with pytest.raises(BadInput, match="other settings"):
         timeline(other, "u1", publication=made["after"]["id"])
+
+
+def test_a_dry_run_foretells_who_had_an_item_that_is_described_as_before(tmp_path):
+    """It had that text before the one it has: of all its versions there is none that is new."""
+    settings = Settings(home=tmp_path / "home")
+    land_samples(settings, tmp_path)
+    row = samples.items(24)[RENAMED]
+    again = [(row | {"title": "Quite another thing"}, HOURS - 2), (row, HOURS - 1)]
+    for item, hour in again:
+        file = samples.write(tmp_path / f"items-{hour}.jsonl", [item])
+        land(settings, file, format="canonical", arrival=samples.FIRST + timedelta(hours=hour))
+        if item is row:
+            found = dry_run(settings)
+        cleaned(settings)
+        if item is not row:
+            published(settings, plan_recommend(settings))
+    had = {event["user_id"] for event in EVENTS if event["item_id"] == f"i{RENAMED}"}
+    assert found["rows"]["item versions"] == {"added": 1, "changed": 0, "removed": 0}
+    assert set(publications.touched(settings, plan_update(settings)["candidate"])["users"]) == had
+    assert set(found["users"]["ids"]) == had

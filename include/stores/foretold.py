@@ -32,6 +32,7 @@ _DESCRIBED = {
 _COMPARED = (*_EVENTS, Mart.ITEMS, *(history for _, history, *_ in _DESCRIBED.values()))
 """Tables of the lake that are read. Where a first clean did not end well, the histories are there and marts may not be."""
 _TEXT = "item_id, title, description, categories"
+_NEWEST = " QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY arrival_hour DESC) = 1"
 _OF_ITEMS = f"{_TEXT}, arrival_hour, published_at, available_from, available_until"
 """What of an item's description its vectors and versions follow from: `RELEVANT`, before there are versions."""
 
@@ -90,7 +91,11 @@ def _foretold(
             users |= _ids(connection, "user_id", _net(fresh, earlier, own))
             continue
         items |= _ids(connection, "item_id", _net(fresh, earlier, _OF_ITEMS))
-        texts = _ids(connection, "item_id", _net(fresh, earlier, _TEXT))
+        # What an item is described as now may be what it was before, so that no text of it comes or goes.
+        now = (fresh + _NEWEST, earlier and earlier + _NEWEST)
+        texts = _ids(connection, "item_id", _net(fresh, earlier, _TEXT)) | _ids(
+            connection, "item_id", _net(*now, _TEXT)
+        )
         if texts and Mart.INTERACTIONS in there:
             newest = connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
             assert newest is not None
