@@ -58,7 +58,7 @@ def backtest_recommender() -> None:
         """Fix the snapshot, the cuts and the methods."""
         from include.steps.backtest import plan_backtest
 
-        plan = run_step(lambda settings: plan_backtest(settings, **params))
+        plan = run_step(plan_backtest, **params)
         # Airflow maps tasks over what a task returns, and over no other key. The plan names every cut: with each of them once more,
         # a thousand would be 29 MB, which the API server reads anew for every task.
         get_current_context()["ti"].xcom_push(PLAN, plan)

@@ -54,8 +54,7 @@ def recommend_daily() -> None:
         from include.steps.plan import NOT_LATE, plan_recommend
 
         late = NOT_LATE if dag_run.run_type == "backfill" else timedelta(days=1)
-        summary: dict[str, Any] = run_step(plan_recommend, data_interval_end, late=late)
-        return work_of(summary)
+        return work_of(run_step(plan_recommend, data_interval_end, late=late))
 
     # Also where there was nothing to publish; but a failure before it stays the run's.
     @task(pool=WRITER_POOL, trigger_rule="none_failed")

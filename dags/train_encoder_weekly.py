@@ -64,7 +64,7 @@ def train_encoder_weekly() -> None:
         from include.steps.train_encoder import plan_training
 
         own = {name: value for name, value in params.items() if name != HOURS_TO_DECIDE}
-        return run_step(lambda settings: plan_training(settings, **own))
+        return run_step(plan_training, **own)
 
     @task
     def prepare_pairs(plan: dict[str, Any]) -> list[dict[str, Any]]:

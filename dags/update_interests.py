@@ -42,8 +42,7 @@ def update_interests() -> None:
         """Find what changed since the publication to build on; skip the rest where nothing did."""
         from include.steps.plan import plan_update
 
-        summary: dict[str, Any] = run_step(plan_update)
-        return work_of(summary)
+        return work_of(run_step(plan_update))
 
     make_publication(plan())
 
