@@ -106,7 +106,7 @@ def clean_behaviour_hourly() -> None:
         doc_md="One dbt node by name: green, red or skipped as dbt left it.",  # of a mapped task, Airflow reads no docstring
     )
     def show_model(node: dict[str, Any]) -> None:
-        get_current_context()["node_name"] = node["name"]  # type: ignore[typeddict-unknown-key]
+        get_current_context()["node_name"] = node["name"]
         end_like(node)
 
     @task(pool=WRITER_POOL, outlets=[GATED_BEHAVIOUR])

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="untyped-decorator"
 """What DAGs share that look back: the params of a backtest, and the task that backtests with one encoder."""
 
 from typing import Any

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="untyped-decorator"
 """The tasks that DAGs of challengers share: from a planned challenger to its shadow, its approval, and serving.
 
 Apart from `dag_defaults`, so that no other DAG pays for the import of Airflow's human-in-the-loop operators.

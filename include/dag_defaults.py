@@ -1,4 +1,3 @@
-# mypy: disable-error-code="untyped-decorator"
 """What the DAG files share: owner, retries, tags, pools, runbooks, and the chain of tasks that makes a publication.
 
 Airflow parses DAG files every few seconds, so nothing heavy is imported here: steps are imported inside tasks.
