@@ -26,7 +26,6 @@ SHARD_NAME = "{{ shard_name }}"  # see run_shard
 CLEANING_FIRST = 100  # priority in that pool: during a backfill the updates of several hours become one
 SWITCHING_FIRST = 200  # and somebody waits for a rollback or a switch
 DBT_FAILED = ("error", "fail", "runtime error")
-HEADINGS = ("What", "Inputs → outputs", "If it fails", "Safe to re-run?", "Backfill")
 START = datetime(1990, 1, 1, tzinfo=UTC)  # histories start long ago, and any of their hours may be backfilled
 
 

@@ -247,7 +247,7 @@ def run_history(client: Client, span: tuple[datetime, datetime]) -> None:
     client.wait_for_asset("gated_behaviour", update)
 
 
-def run_dags(settings: Settings, client: Client, span: tuple[datetime, datetime], hours: list[datetime]) -> None:
+def run_dags(client: Client, span: tuple[datetime, datetime], hours: list[datetime]) -> None:
     """Run the history in one run, the last hours as a backfill, and the day's lists, all by the scheduler."""
     clean, update, daily = DAGS[:3]
     run_history(client, span)
@@ -333,7 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
             hours, users = last_events(folder, name)
             span = land_all(settings, folder, hours, name)
             started_here = airflow.running(settings) is None
-            run_dags(settings, _client(settings), span, hours)
+            run_dags(_client(settings), span, hours)
             report(settings, users)
         print(where_to_look(settings, keep or not started_here, name), flush=True)
         done = True
