@@ -14,6 +14,7 @@ from airflow.sdk import chain, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.assets import PUBLICATION
+from include.durations import moment
 from include.errors import BadInput, GateFailed
 from include.readable import readable
 
@@ -109,14 +110,7 @@ def span(start: str | None, end: str | None) -> tuple[datetime, datetime] | None
         return None
     if not start or not end:
         raise BadInput("give both params, from and to, or neither")
-    times = []
-    for name, text in (("from", start), ("to", end)):
-        try:
-            time = datetime.fromisoformat(text)
-        except ValueError as error:
-            raise BadInput(f"param {name}: {text!r} is no ISO 8601 time") from error
-        times.append(time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC))
-    return times[0], times[1]
+    return moment(start, "param from"), moment(end, "param to")
 
 
 def log_summary(step: str, summary: dict[str, Any]) -> dict[str, Any]:

@@ -157,6 +157,7 @@ def try_errors() -> dict[str, str]:
         ("2024-05-01T00:00:00Z", "2024-05-01T02:00:00+01:00"),
         ("2024-05-01", None),
         ("yesterday", "2024-05-01"),
+        ("0001-01-01T00:00:00+05:00", "2024-05-01"),
     ]
     for start, end in spans:
         try:
@@ -455,6 +456,7 @@ def test_bad_input_and_failed_gates_are_not_retried(ask: Asked) -> None:
     assert found["2024-05-01T00:00:00Z/2024-05-01T02:00:00+01:00"] == str(hours)
     assert "both" in found["2024-05-01/None"]
     assert "'yesterday'" in found["yesterday/2024-05-01"]
+    assert "param from" in found["0001-01-01T00:00:00+05:00/2024-05-01"]
 
 
 def land_sample(settings: Settings, hours: list[datetime], users: int = 12, items: int = 20) -> int:

@@ -1,12 +1,12 @@
 """What commands take: options that several share, and how people write times and names."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from include.errors import BadInput
+from include import durations
 from include.settings import Settings, load
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -34,16 +34,8 @@ Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Of everyth
 
 
 def moment(text: str | None, option: str) -> datetime | None:
-    """The time that an option names as people write it (ISO 8601; UTC where no zone is given)."""
-    if text is None:
-        return None
-    try:
-        read = datetime.fromisoformat(text)
-        return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise BadInput(
-            f"{option}: {text!r} is not a time: write ISO 8601, for example 2010-09-30 or 2010-09-30T14:00:00Z"
-        ) from error
+    """The time that an option names as people write it; None where it is not given."""
+    return None if text is None else durations.moment(text, option)
 
 
 def listed(text: str | None) -> list[str]:
