@@ -29,7 +29,15 @@ from include.models.factors import (
     with_neighbours,
 )
 from include.models.histories import LONGEST, Histories, Pairs
-from include.models.sparse import entries, kept_form, sparse_of, sparse_tensors, strongest, strongest_of_dense
+from include.models.sparse import (
+    entries,
+    kept_form,
+    run_starts,
+    sparse_of,
+    sparse_tensors,
+    strongest,
+    strongest_of_dense,
+)
 from include.models.traits import Traits, popularity_of_likes
 from include.settings import ItemFactors
 
@@ -374,7 +382,7 @@ def _transitions(pairs: Pairs) -> csr_array:
     n = pairs.shape[1]
     kept = pairs.place < MOST_TOGETHER
     user, rank, item = pairs.user[kept], pairs.rank[kept], pairs.item[kept]
-    new = np.append(True, (user[1:] != user[:-1]) | (rank[1:] != rank[:-1]))[: len(user)]
+    new = run_starts(user, rank)
     start = np.flatnonzero(new)
     moments, of = len(start), user[start]
     had: csr_array = coo_array((np.ones(len(item)), (np.cumsum(new) - 1, item)), shape=(moments, n)).tocsr()
@@ -416,8 +424,8 @@ def _repurchase(known: Histories) -> tuple[NDArray[np.float64], NDArray[np.float
     n = known.shape[1]
     order = np.lexsort((known.day, known.item, known.user))
     user, item, day = known.user[order], known.item[order], known.day[order]
-    same = (user[1:] == user[:-1]) & (item[1:] == item[:-1])
-    later = same & (day[1:] > day[:-1])
+    new = run_starts(user, item)
+    later = ~new[1:] & (day[1:] > day[:-1])
     gaps, of = (day[1:] - day[:-1])[later], item[1:][later]
     by_gap = np.lexsort((gaps, of))
     gaps, of = gaps[by_gap], of[by_gap]
@@ -425,7 +433,7 @@ def _repurchase(known: Histories) -> tuple[NDArray[np.float64], NDArray[np.float
     middle = np.cumsum(sizes) - sizes + sizes // 2
     gap_days = np.full(n, NEVER_DAYS)
     gap_days[sizes > 0] = gaps[middle[sizes > 0]]
-    having = np.bincount(item[np.append(True, ~same)[: len(item)]], minlength=n)
+    having = np.bincount(item[new], minlength=n)
     again = np.bincount(np.unique(user[1:][later] * n + item[1:][later]) % n, minlength=n)
     return gap_days, again / np.maximum(having, 1)
 

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from include.models import metrics
+from include.models.sparse import run_starts
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +109,7 @@ def make_pairs(
     place = np.arange(n)
     if n == 0:
         return Pairs(user, np.zeros((0, history), dtype=np.int64), document)
-    new_user = np.append(True, user[1:] != user[:-1])
-    new_moment = new_user | np.append(True, ts[1:] != ts[:-1])
+    new_user, new_moment = run_starts(user), run_starts(user, ts)
     begins = np.maximum.accumulate(np.where(new_user, place, 0))
     before = np.maximum.accumulate(np.where(new_moment, place, 0))
     if known_until is not None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
-from include.models.sparse import places
+from include.models.sparse import places, run_starts
 
 Ints = NDArray[np.int64]
 
@@ -71,9 +71,7 @@ class Pairs:
         user, item, day = histories.user[order], histories.item[order], histories.day[order]
         last = np.full(users, -np.inf)
         np.maximum.at(last, user, day)
-        new = np.ones(len(user), dtype=bool)
-        new[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
-        start = np.flatnonzero(new)
+        start = np.flatnonzero(run_starts(user, item))
         count = np.diff(np.append(start, len(user))).astype(np.float64)
         age = last[user] - day
         decayed = np.add.reduceat(np.exp2(-age / DECAY_DAYS), start) if len(start) else np.zeros(0)
@@ -82,8 +80,7 @@ class Pairs:
         last_day = day[np.append(start[1:], len(user)) - 1] if len(start) else np.zeros(0)
         by_age = np.lexsort((pair_item, -last_day, pair_user))
         pair_user, last_day = pair_user[by_age], last_day[by_age]
-        begins = np.ones(len(pair_user), dtype=bool)
-        begins[1:] = pair_user[1:] != pair_user[:-1]
+        begins = run_starts(pair_user)
         later = np.zeros(len(pair_user), dtype=np.int64)
         later[1:] = (~begins[1:]) & (last_day[1:] < last_day[:-1])
         step = np.cumsum(later)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from include.models.sparse import places
+from include.models.sparse import places, run_starts
 
 MICROSECONDS_PER_DAY = 86_400e6
 
@@ -72,8 +72,7 @@ def _by_pair(
     # One fixed order of summation within each pair.
     order = np.lexsort((values, event_ts, item, user))
     user, item, event_ts, values = user[order], item[order], event_ts[order], values[order]
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
+    new = run_starts(user, item)
     pair = np.cumsum(new) - 1
     sums = np.bincount(pair, weights=values, minlength=int(new.sum()))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(user[new], minlength=shape[0]))])
@@ -90,9 +89,7 @@ def later_items(owner: NDArray[np.int64], age: NDArray[Any]) -> NDArray[np.int64
     """
     order = np.lexsort((age, owner))
     age, place = age[order], np.arange(len(order))
-    new, begins = np.ones(len(order), dtype=bool), np.ones(len(order), dtype=bool)
-    begins[1:] = owner[1:] != owner[:-1]
-    new[1:] = begins[1:] | (age[1:] != age[:-1])
+    begins, new = run_starts(owner), run_starts(owner, age)
     found = np.empty(len(order), dtype=np.int64)
     found[order] = np.maximum.accumulate(np.where(new, place, 0)) - np.maximum.accumulate(np.where(begins, place, 0))
     return found
@@ -189,7 +186,6 @@ def several_interests(
         weight. Rows do not depend, to the last bit, on which users are beside them.
     """
     users = weights.shape[0]
-    shares = np.zeros((users, most), dtype=np.float32)
     owner, item, weight = _heaviest(weights, np.asarray(vectors.any(axis=1)))
     count = np.bincount(owner, minlength=users)
     first = np.cumsum(count) - count
@@ -207,10 +203,10 @@ def several_interests(
     masses = np.bincount(owner * most + group, weights=weight, minlength=users * most).reshape(users, most)
     order = np.argsort(-masses, axis=1, kind="stable")
     place = np.argsort(order, axis=1)
-    shares[:] = np.take_along_axis(masses, order, axis=1) / np.maximum(masses.sum(axis=1), 1e-300)[:, None]
+    shares = np.take_along_axis(masses, order, axis=1) / np.maximum(masses.sum(axis=1), 1e-300)[:, None]
     cells = (weight, (owner * most + place[owner, group], item))
     found, _ = interest_vectors(csr_array(cells, shape=(users * most, len(vectors))), vectors, None)
-    return found.reshape(users, most, vectors.shape[1]), shares
+    return found.reshape(users, most, vectors.shape[1]), shares.astype(np.float32)
 
 
 def _heaviest(

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from include.models.factors import item_to_item
 from include.models.interests import later_items
-from include.models.sparse import places
+from include.models.sparse import places, run_starts
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -61,8 +61,7 @@ class History:
         """(users, items): days since the user's last interaction with the item."""
         order = np.lexsort((self.age_days, self.item, self.user))
         user, item = self.user[order], self.item[order]
-        first = np.ones(len(order), dtype=bool)
-        first[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
+        first = run_starts(user, item)
         indptr = np.concatenate([[0], np.cumsum(np.bincount(user[first], minlength=self.shape[0]))])
         return csr_array((self.age_days[order][first], item[first], indptr), shape=self.shape)
 

@@ -14,6 +14,15 @@ def places(sizes: Ints) -> Ints:
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
+def run_starts(*keys: NDArray[Any]) -> NDArray[np.bool_]:
+    """(n,) whether a row differs from the one before it in any of some (n,) keys; the first one does."""
+    found = np.zeros(len(keys[0]), dtype=bool)
+    found[:1] = True
+    for key in keys:
+        found[1:] |= key[1:] != key[:-1]
+    return found
+
+
 def picked(values: NDArray[Any], position: Ints, none: float) -> NDArray[Any]:
     """Values at some positions, and `none` where a position is -1; there may be no values at all."""
     # -1 is the last one's position.
