@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.columns import Artefact, VectorTable
+from include.models.sparse import picked
 from include.settings import Settings
 from include.steps.item_texts import centred_text_vectors
 from include.steps.tables import base_version, summary
@@ -39,15 +40,13 @@ def _keys(rows: pa.Table) -> set[str]:
 def _write_items(settings: Settings, state: dict[str, Any], touched: list[str]) -> tuple[dict[str, Any], int]:
     """Write item vectors; returns the table and the version that lists are scored against."""
     base = base_version(settings, state, VectorTable.ITEMS)
-    gone: list[str] = []
-    context_version: int | None = None
     own = (state["lake_snapshot"], state["as_of"])
     context = (state["lists"]["lake_snapshot"], state["lists"]["as_of"])
     if state["full"] and own != context:
         # The lists of the publication that is rebuilt were scored against the catalogue of an earlier T.
         rows = item_rows(settings, state, *context, None)
-        base = _write(settings, state, VectorTable.ITEMS, rows, None, [])
-        context_version = base
+        base = _write(settings, state, rows, None, [])
+        context_version: int | None = base
         present = _keys(rows)
         rows = item_rows(settings, state, *own, None)
         gone = sorted(present - _keys(rows))
@@ -56,16 +55,15 @@ def _write_items(settings: Settings, state: dict[str, Any], touched: list[str]) 
         present = _keys(rows)
         gone = [] if state["full"] else [item for item in touched if item not in present]
         context_version = None if own == context else state["lists"]["item_vectors"]
-    version = _write(settings, state, VectorTable.ITEMS, rows, base, gone)
+    version = _write(settings, state, rows, base, gone)
     table = summary(state, VectorTable.ITEMS, version, rows.num_rows, len(gone))
     return table, version if context_version is None else int(context_version)
 
 
-def _write(
-    settings: Settings, state: dict[str, Any], name: str, rows: pa.Table, base: int | None, gone: list[str]
-) -> int:
+def _write(settings: Settings, state: dict[str, Any], rows: pa.Table, base: int | None, gone: list[str]) -> int:
+    metadata = dict(state["artefacts"])
     return vectors.write(
-        settings, state["encoder_id"], name, rows, base=base, gone=gone, metadata=dict(state["artefacts"])
+        settings, state["encoder_id"], VectorTable.ITEMS, rows, base=base, gone=gone, metadata=metadata
     )
 
 
@@ -109,7 +107,7 @@ def _factors(
         lenders,
         text,
         place,
-        _rows(exposure[:, None], known)[:, 0],
+        picked(exposure, known, 0.0),
         own_evidence=used["own_evidence"],
         neighbours_weight=used["neighbours_weight"],
     )
