@@ -54,6 +54,9 @@ class Artefact:
         return "ranker_repeats" if repeats else "ranker"
 
 
+USER_VECTORS: Final = ("long", "short", "behaviour")
+"""Columns of the user vectors that every user has; the several interests come beside them."""
+
 INTEREST_SHARES: Final = "interest_shares"
 """Column of the user vectors: what part of a history each of the several interests is."""
 

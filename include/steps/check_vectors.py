@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from include.columns import VectorTable, interest_columns
+from include.columns import USER_VECTORS, VectorTable, interest_columns
 from include.models import encoder
 from include.quality.vectors import check_vectors as check
 from include.settings import Settings
@@ -64,9 +64,9 @@ def _items(settings: Settings, encoder_id: str, version: int) -> pd.DataFrame:
 def _users(settings: Settings, encoder_id: str, version: int) -> pd.DataFrame:
     parts = []
     several = interest_columns(vectors.columns(settings, encoder_id, VectorTable.USERS, version))
-    wanted = ["user_id", "n_interactions", "long", "short", "behaviour", *several]
+    wanted = ["user_id", "n_interactions", *USER_VECTORS, *several]
     for batch in vectors.batches(settings, encoder_id, VectorTable.USERS, version, wanted):
-        long, short, behaviour = (vectors.vector_array(batch[name]) for name in ("long", "short", "behaviour"))
+        long, short, behaviour = (vectors.vector_array(batch[name]) for name in USER_VECTORS)
         norms = [np.linalg.norm(vectors.vector_array(batch[name]), axis=1).astype(np.float64) for name in several]
         parts.append(
             pd.DataFrame(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from include.columns import Artefact, VectorTable
+from include.columns import USER_VECTORS, Artefact, VectorTable
 from include.models.comparison import first_codes, movement, quantiles, shared
 from include.readable import readable
 from include.settings import Settings
@@ -20,7 +20,6 @@ from include.stores import behaviour, lake, publications, vectors
 
 TOP = 10
 """How many items of a list people look at."""
-VECTORS = ("long", "short", "behaviour")
 LONGEST = 60  # characters of an id or a title in a table
 Manifest = publications.Manifest
 
@@ -102,8 +101,8 @@ def users_moved(settings: Settings, before: Manifest, after: Manifest, top: int)
     """
     if before["encoder_id"] != after["encoder_id"]:
         why = f"vectors of encoder {before['encoder_id']} and of encoder {after['encoder_id']} cannot be compared"
-        return {"refused": dict.fromkeys(VECTORS, why)}
-    names, refused = list(VECTORS), {}
+        return {"refused": dict.fromkeys(USER_VECTORS, why)}
+    names, refused = list(USER_VECTORS), {}
     factors = [manifest["artefacts"][Artefact.ITEM_FACTORS] for manifest in (before, after)]
     if factors[0] != factors[1]:
         names.remove("behaviour")

@@ -8,10 +8,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from include.columns import USER_VECTORS
 from include.models.comparison import QUANTILES
 from include.readable import readable
 from include.settings import Settings
-from include.steps.compare import TOP, VECTORS, lists_changed, users_moved
+from include.steps.compare import TOP, lists_changed, users_moved
 from include.stores import pages, publications
 
 NAMED = 20  # ids of touched users and items that a report names
@@ -60,7 +61,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"  {kind} touched: {n:,}" + (f" ({named})" if ids else "")
     moved = report["moved"]
     yield f"  interests: {moved['moved']:,} users moved, {moved['came']:,} came, {moved['went']:,} went"
-    names = [name for name in VECTORS if moved["quantiles"].get(name)]
+    names = [name for name in USER_VECTORS if moved["quantiles"].get(name)]
     for name in names:
         found = moved["quantiles"][name]
         yield f"    {name} (1 - cosine): " + ", ".join(f"{what} {found[what]:.6f}" for what in QUANTILES)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from include.columns import INTEREST_SHARES, VectorTable, interest_columns
+from include.columns import INTEREST_SHARES, USER_VECTORS, VectorTable, interest_columns
 from include.errors import BadInput
 from include.models import encoder
 from include.models.comparison import movement
@@ -21,7 +21,6 @@ from include.stores import behaviour, lake, publications, vectors
 NEAREST = 3
 SPARE = 50  # nearest items to look at, since some were not there yet at an earlier T
 LONGEST = 80  # characters of a title or an id
-VECTORS = ("long", "short", "behaviour")
 
 
 def timeline(
@@ -107,9 +106,9 @@ def _vectors(settings: Settings, manifest: publications.Manifest, user_id: str, 
 
 def _exported(rows: dict[datetime, pa.Table]) -> pa.Table:
     parts = [
-        row.select(["user_id", *VECTORS, *_several(row), *([INTEREST_SHARES] if _several(row) else [])]).add_column(
-            1, "as_of", pa.array([time] * row.num_rows, pa.timestamp("us", "UTC"))
-        )
+        row.select(
+            ["user_id", *USER_VECTORS, *_several(row), *([INTEREST_SHARES] if _several(row) else [])]
+        ).add_column(1, "as_of", pa.array([time] * row.num_rows, pa.timestamp("us", "UTC")))
         for time, row in rows.items()
     ]
     return pa.concat_tables(parts)
@@ -123,7 +122,7 @@ def _point(
         return point | {"near": {}, "shares": {}}
     point |= {name: row[name][0].as_py() for name in ("n_interactions", "last_event_ts")}
     if before is not None:
-        pairs = {name: [vectors.vector_array(each[name]) for each in (before, row)] for name in VECTORS}
+        pairs = {name: [vectors.vector_array(each[name]) for each in (before, row)] for name in USER_VECTORS}
         point["moved"] = {name: round(float(movement(one, other)[0]), 6) for name, (one, other) in pairs.items()}
     shares = row[INTEREST_SHARES][0].as_py() if _several(row) else []
     names = ("long", "short", *(name for name, share in zip(_several(row), shares, strict=True) if share))

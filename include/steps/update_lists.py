@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from include.columns import DECIMALS, Reason, VectorTable
+from include.columns import DECIMALS, USER_VECTORS, Reason, VectorTable
 from include.errors import TidemarkError
 from include.models.exploration import placed
 from include.models.histories import Histories
@@ -160,7 +160,7 @@ def _lists_of_history(what: Listing, names: list[str], known: pa.Table) -> pa.Ta
     settings, state, surface, catalogue = what.settings, what.state, what.surface, what.catalogue
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]
     users = known["user_id"].to_pylist()
-    long, short, behaved = (vectors.vector_array(known[name]) for name in ("long", "short", "behaviour"))
+    long, short, behaved = (vectors.vector_array(known[name]) for name in USER_VECTORS)
     last = np.asarray(known["last_event_ts"], dtype="datetime64[us]")
     with lake.connect(settings) as connection:
         history = behaviour.interactions(connection, snapshot, as_of, users, list(catalogue.item_ids))
