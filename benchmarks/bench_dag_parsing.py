@@ -10,7 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from benchmarks.processes import REPOSITORY
+
 PROGRAM = """
 import sys, time
 import airflow.sdk, airflow.sdk.exceptions

@@ -12,19 +12,18 @@ Wall seconds are what a user waits for. On a machine that does other work, CPU s
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.processes import REPOSITORY, measure
 from include.models.encoder import TextEncoder, resolve
 from include.models.products import PackedMatrix
 from include.models.texts import item_text
 from include.settings import Encoder
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+SHARED = REPOSITORY.parent / "shared" / "data"
 
 
 def sample(count: int, seed: int) -> tuple[list[str], str]:
@@ -66,13 +65,6 @@ def sample(count: int, seed: int) -> tuple[list[str], str]:
     )
     sizes = np.where(rng.random(count) < 0.5, rng.integers(2, 8, count), rng.integers(40, 200, count))
     return [" ".join(rng.choice(words, size)) for size in sizes], "random words (../shared/data is not here)"
-
-
-def measure(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall and CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def operations(config: object, lengths: list[int]) -> float:

@@ -12,24 +12,17 @@ that is installed. They run in turns, so that a busy machine is busy for all. On
 import argparse
 import importlib.util
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 
+from benchmarks.processes import measure
 from include.models.interests import unit
 from include.models.products import PackedMatrix
 from include.models.scoring import top_items
 from include.settings import Settings
-
-
-def measure(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall and CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def main() -> None:

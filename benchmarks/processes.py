@@ -1,9 +1,10 @@
-"""Commands in processes of their own, with what they cost."""
+"""What work costs: in this process, and as commands in processes of their own."""
 
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,13 @@ class Cost:
 
 
 HEADER = f"{'wall s':>9}{'CPU s':>9}{'peak GB':>9}"
+
+
+def measure(work: Callable[[], object]) -> tuple[float, float]:
+    """Do some work in this process; returns its wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def tidemark(home: Path, *arguments: object, **settings: str) -> Cost:
