@@ -1,18 +1,16 @@
 """Write a publication's tables to Parquet files: the same publication gives the same bytes, always."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from include.columns import VectorTable
 from include.errors import BadInput
 from include.models.sparse import places
 from include.settings import Settings
-from include.stores import publications, vectors
+from include.stores import files, publications, vectors
 
 What = Literal["recommendations", "user-vectors", "item-vectors"]
 
@@ -38,10 +36,10 @@ def export(settings: Settings, what: What, out: Path, publication: str | None = 
         table = pa.concat_tables(found, promote_options="permissive")
     else:
         table = _table(settings, manifest, VectorTable.USERS if what == "user-vectors" else VectorTable.ITEMS)
-        floats = [field.name for field in table.schema if not pa.types.is_fixed_size_list(field.type)]
-        vector_names = [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
-        table = table.select([floats[0], *vector_names])
-    write_parquet(table, out)
+        key = table.schema.field(0).name
+        table = table.select([key, *(each.name for each in table.schema if pa.types.is_fixed_size_list(each.type))])
+    # The vectors' own metadata names artefacts and encoder; the bytes follow from the rows alone.
+    files.write_parquet(out, table)
     return {"publication": manifest["id"], "rows": table.num_rows, "file": str(out)}
 
 
@@ -53,15 +51,6 @@ def refuse_other_files(out: Path) -> None:
     """
     if out.suffix != ".parquet":
         raise BadInput(f"--out {out}: exports are Parquet files, so the name must end in .parquet")
-
-
-def write_parquet(table: pa.Table, out: Path) -> None:
-    """Write an export: equal rows give equal bytes, and the file appears whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    # The vectors' own metadata names artefacts and encoder; the bytes must follow from the rows alone.
-    pq.write_table(table.replace_schema_metadata(None), aside, compression="zstd", row_group_size=65536)
-    os.replace(aside, out)
 
 
 def _table(settings: Settings, manifest: publications.Manifest, name: str) -> pa.Table:

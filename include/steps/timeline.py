@@ -13,10 +13,10 @@ from include.models import encoder
 from include.models.comparison import movement
 from include.readable import readable
 from include.settings import Settings
-from include.steps.export import refuse_other_files, write_parquet
+from include.steps.export import refuse_other_files
 from include.steps.update_items import item_rows
 from include.steps.update_users import user_rows
-from include.stores import behaviour, lake, publications, vectors
+from include.stores import behaviour, files, lake, publications, vectors
 
 NEAREST = 3
 SPARE = 50  # nearest items to look at, since some were not there yet at an earlier T
@@ -71,7 +71,7 @@ def timeline(
             f"user '{readable(user_id, LONGEST)}' has no history before {times[-1].isoformat()} in publication {manifest['id']}"
         )
     if out is not None:
-        write_parquet(_exported(rows), out)
+        files.write_parquet(out, _exported(rows))
     found, before = [], None
     for time, row in rows.items():
         found.append(_point(settings, manifest, time, row, before))

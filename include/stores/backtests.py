@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from include.errors import BadInput
 from include.settings import Settings
@@ -100,10 +99,8 @@ def read_table(out: Path, cut: str, name: str) -> pa.Table:
 
 
 def write_results(out: Path, recommendations: pa.Table, metrics: dict[str, Any], page: str) -> None:
-    """Write the results, each file whole. Equal rows give equal bytes."""
-    content = pa.BufferOutputStream()
-    pq.write_table(recommendations, content, compression="zstd", row_group_size=65536)
-    files.write(out / "recommendations.parquet", content.getvalue())
+    """Write the results, each file whole."""
+    files.write_parquet(out / "recommendations.parquet", recommendations)
     files.write_json(out / "metrics.json", metrics)
     files.write(out / "report.html", page.encode("utf-8"))
 
