@@ -55,31 +55,26 @@ def rules(settings: Settings) -> str:
     return seen.hexdigest()[:16]
 
 
-def _cleaned(settings: Settings) -> dict[tuple[str, datetime], tuple[str, str]]:
-    """Fingerprint and rules of every batch that was cleaned."""
-    if not lake.exists(settings):
-        return {}
-    with lake.connect(settings) as connection:
-        if not lake.has_table(connection, _RECORD):
-            return {}
-        rows = connection.execute(f"SELECT landed_table, arrival_hour, fingerprint, rules FROM {_RECORD}").fetchall()
-    return {(table, hour.replace(tzinfo=UTC)): (fingerprint, rule) for table, hour, fingerprint, rule in rows}
-
-
-def cleaned_rows(settings: Settings) -> dict[tuple[str, datetime], int] | None:
-    """Rows of every batch that was cleaned, as they were landed then; None where the lake has no tables yet."""
+def _cleaned(settings: Settings, columns: str) -> dict[tuple[str, datetime], list[Any]] | None:
+    """Some columns of the record of every batch that was cleaned; None where the lake has no tables yet."""
     if not lake.exists(settings):
         return None
     with lake.connect(settings) as connection:
         if not lake.has_table(connection, _RECORD):
             return None
-        rows = connection.execute(f"SELECT landed_table, arrival_hour, n_landed FROM {_RECORD}").fetchall()
-    return {(table, hour.replace(tzinfo=UTC)): n for table, hour, n in rows}
+        rows = connection.execute(f"SELECT landed_table, arrival_hour, {columns} FROM {_RECORD}").fetchall()
+    return {(table, hour.replace(tzinfo=UTC)): found for table, hour, *found in rows}
+
+
+def cleaned_rows(settings: Settings) -> dict[tuple[str, datetime], int] | None:
+    """Rows of every batch that was cleaned, as they were landed then; None where the lake has no tables yet."""
+    cleaned = _cleaned(settings, "n_landed")
+    return None if cleaned is None else {batch: n for batch, [n] in cleaned.items()}
 
 
 def stale(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> list[Stale]:
     """The stale batches of the arrival hours from start up to, not including, end; by table, then hour."""
-    cleaned = _cleaned(settings)
+    cleaned = _cleaned(settings, "fingerprint, rules") or {}
     begun = unfinished(settings)
     now = rules(settings)
     landed = {(batch.table, batch.arrival_hour): batch.fingerprint for batch in landing.batches(settings, start, end)}

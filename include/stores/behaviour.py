@@ -451,7 +451,7 @@ def used_in_window(
     return connection.execute(
         f"""
         SELECT DISTINCT user_id, item_id FROM {at(Mart.INTERACTIONS, snapshot)}
-        WHERE event_ts >= $start AND {COUNTS} AND weight > 0
+        WHERE event_ts >= $start AND {COUNTS} AND {SPEAKS_FOR}
         ORDER BY user_id, item_id
         """,
         {"start": naive(start), "as_of": naive(end)},
@@ -470,7 +470,7 @@ def shown_items(
         f"""
         SELECT attributes ->> '$.publication' AS publication, try_cast(attributes ->> '$.rank' AS INTEGER) AS rank, count(*)
         FROM {at(Mart.INTERACTIONS, snapshot)}
-        WHERE event_ts >= $start AND {COUNTS} AND weight > 0
+        WHERE event_ts >= $start AND {COUNTS} AND {SPEAKS_FOR}
         GROUP BY ALL ORDER BY ALL
         """,
         {"start": naive(start), "as_of": naive(end)},
