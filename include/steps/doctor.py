@@ -40,81 +40,29 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         set_encoder: the encoder that the environment names, where that may be another than the home's.
 
     Returns:
-        `versions`, `home`, `encoder_id`, `lake`, `publication`, `disk_gb`, `stale_batches`, `freshness` (for each surface
-        which cadence the data reward), `erasures` (how many runs of `forget` ended, and when the last did) and `advice`, each advice one line with the command that mends it.
+        `versions`, `home`, `settings_hash`, `encoder_id`, `lake`, `publication`, `disk_gb`, `stale_batches`,
+        `unfinished_batches`, `freshness` (for each surface which cadence the data reward), `erasures` (how many runs of
+        `forget` ended, and when the last did) and `advice`, each advice one line with the command that mends it.
     """
-    advice: list[str] = []
     stale = batches.stale_batches(settings)
     unfinished = batches.unfinished(settings)
     gated = lake.gated_snapshot(settings)
     newest = lake.newest_snapshot(settings) if lake.exists(settings) else None
     serving = publications.serving_id(settings)
     shown = None if serving is None else publications.manifest(settings, serving)
-    settings.work.mkdir(parents=True, exist_ok=True)
-    disk = {
-        "free": round(shutil.disk_usage(settings.work).free / 1e9, 1),
-        **{
-            folder.name: round(files.size(folder) / 1e9, 3)
-            for folder in (
-                settings.landing,
-                settings.lake,
-                settings.vectors,
-                settings.artefacts,
-                settings.publications,
-                settings.cache,
-            )
-        },
-    }
-    if disk["free"] < LITTLE_DISK_GB:
-        advice.append(f"only {disk['free']} GB are free: run `python -m include maintain` (docs/runbooks/disk_full.md)")
-    if unfinished:
-        advice.append(
-            f"a clean did not finish ({len(unfinished)} batches): run `python -m include clean` (docs/runbooks/red_dbt_model.md)"
-        )
-    vanished = [batch for batch in stale if batch["state"] == "vanished"]
-    if len(stale) > len(vanished):
-        advice.append(
-            f"{len(stale) - len(vanished)} batches changed since they were cleaned: run `python -m include clean` or backfill them (docs/runbooks/stale_batch.md)"
-        )
-    if vanished:
-        advice.append(said_of_vanished(vanished))
-    if newest is not None and gated != newest:
-        advice.append(
-            f"lake snapshot {newest} has not passed the gate: run `python -m include clean` (docs/runbooks/failed_gate.md)"
-        )
-    if serving is None:
-        advice.append("nothing serves yet: run `python -m include run`")
-    advice += _of_the_events(settings, gated, shown)
-    if publications.pinned(settings):
-        advice.append(
-            f"serving is pinned to {serving}: run `python -m include publications unpin` when the cause is mended"
-        )
-    advice += [
-        f"lists of {name} were no better than recent popularity on any of the last {each['days']} scored days: "
-        "run `python -m include quality` (docs/runbooks/served_lists.md)"
-        for name, each in judge_served(settings).items()
-        if each["failed"]
-    ]
     encoder_id = encoder.identify(settings.encoder)
-    serves = encoder_id if shown is None else shown["encoder_id"]
-    if serves != encoder_id:
-        advice.append(
-            f"encoder {serves} serves and the settings name encoder {encoder_id}, so "
-            "nothing is updated: set it back, or switch to it (docs/runbooks/switch_encoder.md)"
-        )
-    if set_encoder is not None and set_encoder.named != settings.encoder.named:
-        advice.append(
-            f"the settings still name the encoder {set_encoder.source}, which a switch took out of use: set "
-            f"{settings.encoder.set_instead_of(set_encoder)} when it suits you, all at once"
-        )
-    advice += [
-        f"challenger {name} waits: run `python -m include publications approve {name}` or `… reject {name}` "
-        "(docs/runbooks/switch_encoder.md)"
-        for name in publications.shadows(settings)
-    ]
     measured = {surface.name: backtests.read_freshness(settings, surface.name) for surface in settings.surfaces}
-    for surface in settings.surfaces:
-        advice += _trends_advice(surface, measured[surface.name])
+    disk = _disk_gb(settings)
+    advice = [
+        *_of_the_disk(disk),
+        *_of_the_lake(stale, unfinished, newest, gated),
+        *(["nothing serves yet: run `python -m include run`"] if serving is None else []),
+        *_of_the_events(settings, gated, shown),
+        *_of_what_serves(settings, serving),
+        *_of_the_encoder(settings, set_encoder, encoder_id, encoder_id if shown is None else shown["encoder_id"]),
+        *_of_challengers(settings),
+        *(said for surface in settings.surfaces for said in _trends_advice(surface, measured[surface.name])),
+    ]
     erased = erasures.read(settings)
     return {
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
@@ -130,6 +78,54 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         "erasures": {"count": len(erased), "last": erased[-1]["at"] if erased else None},
         "advice": advice,
     }
+
+
+def _disk_gb(settings: Settings) -> dict[str, float]:
+    """Gigabytes that are free for work, and that each folder of the home takes."""
+    settings.work.mkdir(parents=True, exist_ok=True)
+    return {
+        "free": round(shutil.disk_usage(settings.work).free / 1e9, 1),
+        **{
+            folder.name: round(files.size(folder) / 1e9, 3)
+            for folder in (
+                settings.landing,
+                settings.lake,
+                settings.vectors,
+                settings.artefacts,
+                settings.publications,
+                settings.cache,
+            )
+        },
+    }
+
+
+def _of_the_disk(gigabytes: dict[str, float]) -> list[str]:
+    if gigabytes["free"] >= LITTLE_DISK_GB:
+        return []
+    return [f"only {gigabytes['free']} GB are free: run `python -m include maintain` (docs/runbooks/disk_full.md)"]
+
+
+def _of_the_lake(
+    stale: list[dict[str, Any]], unfinished: set[tuple[str, datetime]], newest: int | None, gated: int | None
+) -> list[str]:
+    """What is not cleaned, or not gated."""
+    advice: list[str] = []
+    if unfinished:
+        advice.append(
+            f"a clean did not finish ({len(unfinished)} batches): run `python -m include clean` (docs/runbooks/red_dbt_model.md)"
+        )
+    vanished = [batch for batch in stale if batch["state"] == "vanished"]
+    if len(stale) > len(vanished):
+        advice.append(
+            f"{len(stale) - len(vanished)} batches changed since they were cleaned: run `python -m include clean` or backfill them (docs/runbooks/stale_batch.md)"
+        )
+    if vanished:
+        advice.append(said_of_vanished(vanished))
+    if newest is not None and gated != newest:
+        advice.append(
+            f"lake snapshot {newest} has not passed the gate: run `python -m include clean` (docs/runbooks/failed_gate.md)"
+        )
+    return advice
 
 
 def _of_the_events(settings: Settings, gated: int | None, serving: publications.Manifest | None) -> list[str]:
@@ -153,6 +149,46 @@ def _of_the_events(settings: Settings, gated: int | None, serving: publications.
                 f"were taken back: run `python -m include recommend --as-of {end:%Y-%m-%dT%H:%M} --serve` to go back to their end"
             )
     return advice
+
+
+def _of_what_serves(settings: Settings, serving: str | None) -> list[str]:
+    """Whether it is pinned, and which of its lists were no better than popularity."""
+    advice: list[str] = []
+    if publications.pinned(settings):
+        advice.append(
+            f"serving is pinned to {serving}: run `python -m include publications unpin` when the cause is mended"
+        )
+    advice += [
+        f"lists of {name} were no better than recent popularity on any of the last {each['days']} scored days: "
+        "run `python -m include quality` (docs/runbooks/served_lists.md)"
+        for name, each in judge_served(settings).items()
+        if each["failed"]
+    ]
+    return advice
+
+
+def _of_the_encoder(settings: Settings, set_encoder: Encoder | None, encoder_id: str, serves: str) -> list[str]:
+    """Where the encoder that serves, the home's and the one of the environment are not the same."""
+    advice: list[str] = []
+    if serves != encoder_id:
+        advice.append(
+            f"encoder {serves} serves and the settings name encoder {encoder_id}, so "
+            "nothing is updated: set it back, or switch to it (docs/runbooks/switch_encoder.md)"
+        )
+    if set_encoder is not None and set_encoder.named != settings.encoder.named:
+        advice.append(
+            f"the settings still name the encoder {set_encoder.source}, which a switch took out of use: set "
+            f"{settings.encoder.set_instead_of(set_encoder)} when it suits you, all at once"
+        )
+    return advice
+
+
+def _of_challengers(settings: Settings) -> list[str]:
+    return [
+        f"challenger {name} waits: run `python -m include publications approve {name}` or `… reject {name}` "
+        "(docs/runbooks/switch_encoder.md)"
+        for name in publications.shadows(settings)
+    ]
 
 
 def _freshness(settings: Settings, surface: str, record: dict[str, Any] | None) -> str:
