@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from include.columns import VectorTable
 from include.quality.recommendations import check_recommendations
+from include.quality.results import GateResult
 from include.settings import Settings, Surface
 from include.steps.list_plan import ineligible
 from include.steps.new_items import explores, new_items
@@ -36,7 +37,7 @@ def check_lists(settings: Settings, candidate: str) -> dict[str, Any]:
     return {result.name: result.as_dict() for result in results}
 
 
-def _check(settings: Settings, state: dict[str, Any], relisted: list[str] | None, surface: Surface) -> Any:
+def _check(settings: Settings, state: dict[str, Any], relisted: list[str] | None, surface: Surface) -> GateResult:
     name = VectorTable.recommendations(surface.name)
     version = written_version(state, name)
     as_of, snapshot = datetime.fromisoformat(state["as_of"]), state["lake_snapshot"]

@@ -4,9 +4,11 @@ import logging
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from include.columns import VectorTable
 from include.models import metrics, peers
@@ -136,7 +138,9 @@ def _score_day(settings: Settings, snapshot: int, start: datetime) -> list[dict[
     return rows
 
 
-def _had(connection: Any, snapshot: int, start: datetime, known: Known, users: list[str]) -> Any:
+def _had(
+    connection: duckdb.DuckDBPyConnection, snapshot: int, start: datetime, known: Known, users: list[str]
+) -> csr_array:
     """(users, items) of what is known: what some users had when the day began, also since the publication's T."""
     done = behaviour.interactions(connection, snapshot, start, users, known.items)
     there = done.item >= 0

@@ -44,7 +44,7 @@ def show_user(settings: Settings, user_id: str, publication: str | None = None, 
             if row:
                 named |= set(row["items"][:top]) | {b["item_id"] for r in row["reasons"][:top] for b in r["because"]}
         vector = _row(settings, manifest, VectorTable.USERS, user_id)
-        near = {} if vector is None else near_interests(settings, manifest, vector, NEAREST)
+        near = {} if vector is None else _near_interests(settings, manifest, vector, NEAREST)
         title = behaviour.titles(connection, snapshot, as_of, sorted(named.union(*near.values())))
     lines = [f"user {_shown(user_id)} in publication {manifest['id']} (as of {manifest['as_of']})"]
     if vector is None:
@@ -93,7 +93,7 @@ def _segment(names: list[str], segment: str) -> str:
     return ", ".join(f"{_shown(name)} {'unknown' if value is None else _shown(value)}" for name, value in values)
 
 
-def near_interests(
+def _near_interests(
     settings: Settings, manifest: publications.Manifest, vector: dict[str, Any], most: int
 ) -> dict[str, list[str]]:
     """The items nearest by text to each of a user's several interests, by the name of its column."""
