@@ -288,7 +288,9 @@ def test_nobody_enters_without_a_login(cluster: Cluster, client: Client) -> None
     assert refused.status_code == 401
 
 
-def test_the_operators_page_reads_a_home_on_an_object_store(cluster: Cluster, settings: Settings, client: Client) -> None:
+def test_the_operators_page_reads_a_home_on_an_object_store(
+    cluster: Cluster, settings: Settings, client: Client
+) -> None:
     admin = cluster.services["airflow-init"]["environment"]
     login = {"username": admin["AIRFLOW_ADMIN_USER"], "password": admin["AIRFLOW_ADMIN_PASSWORD"]}
     token = httpx.post(f"{cluster.url}/auth/token", json=login).json()["access_token"]

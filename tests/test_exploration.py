@@ -104,3 +104,23 @@ def test_drawn_items_stand_at_their_places_or_above():
     kept = (source >= 10).cumsum(axis=1)
     assert (kept[:100] <= 3).all()
     assert (kept[100:] <= np.array([(at < k).sum() for k in range(1, 11)])).all()
+
+
+def test_an_item_that_is_pushed_off_the_end_tells_nothing_of_what_is_shown():
+    rng = np.random.default_rng(5)
+    at, hidden = places(10, 0.5), 0
+    for _ in range(2000):
+        order = rng.permutation(16)
+        drawn = rng.choice(20, len(at), replace=False)[None]
+        out = rng.choice(np.setdiff1d(order, drawn))
+
+        def shown(ordinary, drawn=drawn):
+            listed = ordinary[None, :10]
+            source = placed(listed, drawn, at)[0]
+            return [(int(np.append(listed, drawn)[each]), bool(each >= 10)) for each in source if each >= 0]
+
+        before = shown(order)
+        if all(item != out for item, _ in before):
+            hidden += 1
+            assert shown(order[order != out]) == before
+    assert hidden > 100

@@ -1,13 +1,17 @@
 """Lists that a learned ranker orders: how it is named, what it falls back to, and that an update leaves what a rebuild gives."""
 
+import shutil
+from collections import Counter
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from include.models import pools
 from include.models.histories import Histories
 from include.models.nearest_texts import NearestTexts
 from include.models.ranker import LINEAR_SHARE, LINEAR_SHARE_OF_FEW, SHORTLIST
@@ -182,6 +186,39 @@ def test_an_update_keeps_sources_and_ranker_and_leaves_what_a_rebuild_gives(lear
     assert rebuilt["run"]["users"]["touched"] == rebuilt["run"]["users"]["total"]
     assert rebuilt["artefacts"] == update["artefacts"]
     assert_same_exports(settings, rebuilt, settings, update, tmp_path)
+
+
+def test_where_items_left_an_update_leaves_what_a_rebuild_gives(learned, tmp_path, monkeypatch):
+    """First many, so that lists run out of candidates, then one that is in some lists and a candidate of others."""
+    monkeypatch.setattr(pools, "TOP_OF_EACH", 3)  # else every item is everybody's candidate here
+    home = Path(shutil.copytree(learned[0].home, tmp_path / "home"))
+    shop = learned[0].model_copy(update={"home": home, "surfaces": (Surface(length=10, exploration=0.1),)})
+    base = published(shop, plan_recommend(shop), gated=False)
+    described = samples.items(ITEMS - 2)
+    gone: set[str] = set()
+    for hour in (1, 2):
+        held = Counter(item for row in lists(shop, base).values() for item in row["items"])
+        left = described[:20] if hour == 1 else [row for row in described if 0 < held[row["item_id"]] < USERS // 2][:1]
+        assert left
+        end = samples.FIRST + timedelta(hours=HOURS + hour, minutes=30)
+        rows = [{**row, "available_until": end.isoformat()} for row in left]
+        file = samples.write(tmp_path / f"items-left{hour}.jsonl", rows)
+        land(shop, file, format="canonical", arrival=end - timedelta(minutes=30))
+        event = {**samples.events(1)[0], "event_id": f"after{hour}", "user_id": "u1"}
+        landed(shop, tmp_path / f"after{hour}", [{**event, "event_ts": (end + timedelta(minutes=20)).isoformat()}])
+        cleaned(shop)
+        update = published(shop, plan_update(shop), gated=False)
+        gone |= {row["item_id"] for row in left}
+        before, now = lists(shop, base), lists(shop, update)
+        assert not gone & {item for row in now.values() for item in row["items"]}
+        kept = [user for user, row in before.items() if user != "u1" and not gone & set(row["items"])]
+        assert hour == 1 or kept, "who held nothing of it"
+        assert all(now[user] == before[user] for user in kept)
+        rebuilt = published(shop, plan_rebuild(shop, publication=update["id"]), gated=False)
+        assert_same_exports(shop, rebuilt, shop, update, tmp_path)
+        base = update
+    filled = [row for row in now.values() if row["reasons"][-1]["popularity"] == row["scores"][-1] == row["scores"][-2]]
+    assert filled, "some lists had too few candidates left"
 
 
 def test_an_item_that_landed_after_training_has_factors_at_once(learned):

@@ -124,6 +124,8 @@ def draw_changes(
 def placed(listed: Ints, drawn: Ints, at: Ints) -> Ints:
     """Put drawn items at their places of lists; what stood there moves down, and what is drawn and stands higher stays.
 
+    What is drawn and stands at its very place counts as drawn: so an item that is pushed off the end tells nothing of what is shown.
+
     Args:
         listed: (m, length) items, -1 behind the last.
         drawn: (m, places) items, -1 behind the last.
@@ -141,7 +143,7 @@ def placed(listed: Ints, drawn: Ints, at: Ints) -> Ints:
             # A list that ends before the place gets the item at its end.
             to = min(len(own), place)
             stands = next((rank for rank, (other, _) in enumerate(own) if other == item), length)
-            if item >= 0 and stands > to:
+            if item >= 0 and stands >= to:
                 del own[stands : stands + 1]
                 own.insert(to, (item, length + number))
                 del own[length:]

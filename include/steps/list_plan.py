@@ -35,9 +35,11 @@ def list_inputs(state: dict[str, Any]) -> dict[str, Any]:
 
 def ineligible(settings: Settings, state: dict[str, Any], items: Sequence[str]) -> NDArray[np.bool_]:
     """(n,) items that cannot be listed: not to be had as of the lists' T, or as of the candidate's."""
+    return unavailable(settings, state["lists"], items) | unavailable(settings, state, items)
+
+
+def unavailable(settings: Settings, entry: dict[str, Any], items: Sequence[str]) -> NDArray[np.bool_]:
+    """(n,) items that are not to be had as of an entry's `as_of` and `lake_snapshot`."""
     with lake.connect(settings) as connection:
-        there = [
-            behaviour.available_items(connection, each["lake_snapshot"], datetime.fromisoformat(each["as_of"]))
-            for each in (state["lists"], state)
-        ]
-    return np.array([not all(item in available for available in there) for item in items], dtype=bool)
+        there = behaviour.available_items(connection, entry["lake_snapshot"], datetime.fromisoformat(entry["as_of"]))
+    return np.array([item not in there for item in items], dtype=bool)

@@ -28,7 +28,7 @@ from include.models.scoring import SOURCES, Blend, Catalogue, top_items
 from include.models.sparse import picked
 from include.settings import Settings, Surface
 from include.steps.learn_lists import Ranking, days, load_ranking, users_at_once
-from include.steps.list_plan import ineligible, list_inputs, planned_lists
+from include.steps.list_plan import list_inputs, planned_lists, unavailable
 from include.steps.new_items import NewItems, drawn_for, explores, new_items
 from include.steps.unseen_lists import segment_lists
 from include.steps.update_users import behaviour_weights
@@ -38,7 +38,7 @@ from include.stores.parts import of_shard
 log = logging.getLogger(__name__)
 
 BestOf = Callable[[NDArray[np.int64]], NDArray[np.int64]]
-"""Of some users, by their rows, the blend's best items: (users, length), -1 for none."""
+"""Of some users, by their rows, the blend's best items as of the lists' T: (users, length), -1 for none."""
 
 Filling = tuple[NDArray[np.int64], NDArray[np.int64]]
 BECAUSE = pa.list_(pa.struct([("item_id", pa.string()), ("share", pa.float32())]))
@@ -56,14 +56,22 @@ class Listing:
     catalogue: Catalogue
     """The items as of the lists' T."""
 
-    barred: NDArray[np.bool_]
-    """(n,) items of it that cannot be listed at the candidate's T."""
+    never: NDArray[np.bool_]
+    """(n,) items of it that were not to be had as of the lists' T."""
+
+    left: NDArray[np.bool_]
+    """(n,) items of it that were, and are not as of the candidate's."""
 
     ranking: Ranking | None
     """None where lists keep the blend."""
 
     new: NewItems | None
     """None where no places are kept for new items."""
+
+    @property
+    def barred(self) -> NDArray[np.bool_]:
+        """(n,) items that cannot be listed."""
+        return self.never | self.left
 
 
 def update_lists(settings: Settings, candidate: str, shard: int | None = None) -> dict[str, Any]:
@@ -91,12 +99,14 @@ def update_lists(settings: Settings, candidate: str, shard: int | None = None) -
 def _listing(settings: Settings, state: dict[str, Any], surface: Surface) -> Listing:
     """Read what the lists of a surface are made of."""
     catalogue = _catalogue(settings, state, surface)
+    never, now = (unavailable(settings, entry, list(catalogue.item_ids)) for entry in (state["lists"], state))
     return Listing(
         settings,
         state,
         surface,
         catalogue,
-        ineligible(settings, state, list(catalogue.item_ids)),
+        never,
+        now & ~never,
         load_ranking(settings, state, surface),
         new_items(settings, state) if len(explores(state, surface)) else None,
     )
@@ -191,13 +201,13 @@ def _lists_of_history(what: Listing, names: list[str], known: pa.Table) -> pa.Ta
 
     blend = Blend(surface, catalogue, long, short, behaved)
 
-    def best_of(some: NDArray[np.int64]) -> NDArray[np.int64]:
+    def best_of(barred: NDArray[np.bool_], some: NDArray[np.int64]) -> NDArray[np.int64]:
         found, _ = top_items(
             blend.only(some).queries()[0],
             catalogue.matrix,
             surface.length,
             excluded=None if surface.show_seen else seen[some],
-            ineligible=what.barred,
+            ineligible=barred,
             chunk=settings.users_per_chunk,
         )
         return found
@@ -207,22 +217,22 @@ def _lists_of_history(what: Listing, names: list[str], known: pa.Table) -> pa.Ta
     parts = {name: np.zeros(positions.shape) for name in names}
     if what.ranking is not None:
         _rank(
+            what,
             what.ranking,
-            surface,
-            catalogue,
-            ~what.barred,
             Histories(user[likes], item[likes], days(event_ts[likes]), shape),
             Histories(user, item, days(event_ts), shape),
-            best_of,
+            partial(best_of, what.never),
             positions,
             scores,
             parts,
         )
+        if what.left.any():
+            _fill_up(what, None if surface.show_seen else seen, np.unique(user[likes]), positions, scores, parts)
     # The ranker knows nothing of a user without a history.
-    left = np.setdiff1d(np.arange(len(users)), () if what.ranking is None else user[likes])
-    positions[left], scores[left], blended = _by_blend(blend.only(left), best_of(left))
+    rest = np.setdiff1d(np.arange(len(users)), () if what.ranking is None else user[likes])
+    positions[rest], scores[rest], blended = _by_blend(blend.only(rest), best_of(what.barred, rest))
     for name in SOURCES:
-        parts[name][left] = blended[name]
+        parts[name][rest] = blended[name]
 
     if what.new is not None:
         new = what.new
@@ -247,10 +257,8 @@ def _by_blend(
 
 
 def _rank(
+    what: Listing,
     ranking: Ranking,
-    surface: Surface,
-    catalogue: Catalogue,
-    eligible: NDArray[np.bool_],
     histories: Histories,
     had: Histories,
     best_of: BestOf,
@@ -259,22 +267,23 @@ def _rank(
     parts: dict[str, NDArray[np.float64]],
 ) -> None:
     """Fill in the ranker's lists of the users with a history; the blend's best items fill up pools that are too small."""
-    if list(catalogue.item_ids) != ranking.items:
+    surface, items = what.surface, list(what.catalogue.item_ids)
+    if items != ranking.items:
         raise TidemarkError("the candidate sources are of other items than the lists' catalogue: run `rebuild`")
     users = np.unique(histories.user)
-    size = users_at_once(len(catalogue.item_ids))
+    size = users_at_once(len(items))
     for start in range(0, len(users), size):
         rows = users[start : start + size]
-        chosen, items, total, added = ranked(
+        chosen, positions[rows], total, added = ranked(
             ranking,
             histories.only(rows),
-            eligible,
+            ~what.never,
             repeats=surface.show_seen,
             length=surface.length,
             had=had.only(rows),
             also=partial(_filling, best_of, rows),
+            left=what.left,
         )
-        positions[rows] = items
         scores[rows] = picked(total, chosen, 0.0)
         for name in GROUPS:
             parts[name][rows] = picked(added[name], chosen, 0.0)
@@ -287,6 +296,30 @@ def _filling(best_of: BestOf, rows: NDArray[np.int64], few: NDArray[np.int64]) -
     return few[user], found[user, place]
 
 
+def _fill_up(
+    what: Listing,
+    seen: csr_array | None,
+    users: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    parts: dict[str, NDArray[np.float64]],
+) -> None:
+    """Where more of a user's candidates left than a list can spare, what is popular stands at its end.
+
+    Such a place has the score of the last one before it, as a part of popularity. So a list is the beginning of an order that no
+    item's leaving changes, but for the item itself.
+    """
+    popular = np.argsort(-what.catalogue.popularity, kind="stable")
+    popular = popular[~what.barred[popular]]
+    for row in users[(positions[users] < 0).any(axis=1)]:
+        listed = positions[row] >= 0
+        known = positions[row][listed] if seen is None else np.append(positions[row][listed], seen[[row]].indices)
+        more = popular[~np.isin(popular, known)][: len(listed) - listed.sum()]
+        places = np.arange(listed.sum(), listed.sum() + len(more))
+        last = scores[row, places[0] - 1] if listed.any() and len(places) else 0.0
+        positions[row, places], scores[row, places], parts["popularity"][row, places] = more, last, last
+
+
 def ranked(
     ranking: Ranking,
     histories: Histories,
@@ -296,8 +329,13 @@ def ranked(
     length: int,
     had: Histories | None = None,
     also: Callable[[NDArray[np.int64]], Filling] | None = None,
+    left: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
     """The ranker's lists of some users; the arguments are those of `pool`.
+
+    Args:
+        left: (n,) items that are taken out when everything has its score. A candidate is told beside the others of its pool: taken out before,
+            one would move the scores of others, in lists that never held it.
 
     Returns:
         (users, length) places among the candidates and items, -1 for none; and of the candidates the scores, and what each
@@ -307,6 +345,10 @@ def ranked(
     candidates = ranking.ranker.shortlisted(found, length)
     added = ranking.ranker.parts(candidates)
     total = np.round(np.sum([added[name] for name in GROUPS], axis=0), DECIMALS)
+    if left is not None and left.any():
+        there = ~left[candidates.item]
+        candidates, total = candidates.only(there), total[there]
+        added = {name: part[there] for name, part in added.items()}
     chosen, items = best(candidates, total, length)
     return chosen, items, total, added
 
