@@ -3,14 +3,15 @@
 ## What
 Prunes publications by retention (with their tags, lake snapshots, vector versions and artefacts), removes what killed runs
 left and old reports, gives up publications before their time where the home is above its disk budget, and puts small files of the
-lake and the vectors together. Says what was freed, by store.
+lake and the vectors together. Says what was freed, by store. Beside it `check_batches` turns red while there are hours that are over and
+not cleaned as they landed: late files, corrections, hours that Airflow missed.
 
 ## Inputs → outputs
 All stores of the home → the same stores, smaller, with every publication that stays as it was; a report in
 `reports/maintenance/`. Settings: `TIDEMARK_RETENTION__DAYS`, `…__REPORT_DAYS`, `…__GRACE_HOURS`, `…__DISK_BUDGET_GB`.
 
 ## If it fails
-Runbook `disk_full`. Nothing that serves is harmed, wherever it stopped; the next run goes on.
+Runbook `disk_full`; where `check_batches` is red, `stale_batch`. Nothing that serves is harmed, wherever it stopped; the next run goes on.
 
 ## Safe to re-run?
 Yes, at any time. With the param `dry_run` it only says what would go.
@@ -44,7 +45,15 @@ def maintain_stores_daily() -> None:
 
         return run_step(maintain, params["dry_run"])
 
+    @task
+    def check_batches() -> dict[str, Any]:
+        """Hours that are over are in the lake as they landed."""
+        from include.steps.check_batches import check_batches
+
+        return run_step(check_batches)
+
     maintain_stores()
+    check_batches()
 
 
 maintain_stores_daily()

@@ -16,7 +16,12 @@ def backtest_params() -> dict[str, Param]:
         "cuts": Param(4, type="integer", minimum=1, maximum=1000, description="how many cuts"),
         "k": Param(10, type="integer", minimum=1, maximum=1000, description="items in a list"),
         "surface": Param("home", type="string", description="whose policy holds"),
-        "out": Param("", type="string", description="a folder for the results; empty: one in the home's reports"),
+        "out": Param(
+            "",
+            type="string",
+            pattern=r"^(/[^\x00]*)?$",
+            description="a folder for the results, from / on, that every worker sees; empty: one in the home's reports",
+        ),
     }
 
 

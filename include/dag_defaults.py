@@ -62,6 +62,7 @@ RUNBOOKS = {
     "score_served_lists": "served_lists",
     "check_served_lists": "served_lists",
     "maintain_stores": "disk_full",
+    "check_batches": "stale_batch",
     "choose": "fix_the_data",
     "roll_back": "fix_the_data",
     "compare": "fix_the_data",

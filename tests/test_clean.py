@@ -16,6 +16,7 @@ import pytest
 from include.errors import BadInput, GateFailed
 from include.settings import Settings, load
 from include.steps import clean as step
+from include.steps.check_batches import GRACE, check_batches
 from include.steps.clean import clean
 from include.steps.doctor import doctor
 from include.steps.dry_run import dry_run, dry_run_lines
@@ -202,6 +203,7 @@ def test_rows_and_batches_that_vanish_leave_no_trace(settings: Settings) -> None
         file.unlink()
     assert [batch["state"] for batch in batches.stale_batches(settings)] == ["vanished", "vanished"]
     assert clean(settings)["batches"] == []  # files that went are only believed where somebody says which hours
+    assert check_batches(settings) == {"stale": 0}
     lines = list(dry_run_lines(dry_run(settings)))
     assert lines[0] == "nothing to clean: every batch that has files is in the lake as it is landed"
     advised = "take the rows out with `python -m include clean --from 2024-01-01T10 --to 2024-01-01T11`"
@@ -224,6 +226,18 @@ def test_a_span_is_cleaned_and_nothing_else(settings: Settings) -> None:
     clean(settings, hour(1), hour(2))
     assert rows(settings, "SELECT event_key FROM fct_interactions") == [("e1",)]
     assert [batch["state"] for batch in batches.stale_batches(settings)] == ["new", "new"]
+    assert check_batches(settings, hour(1) + GRACE - timedelta(minutes=1)) == {"stale": 0}, (
+        "the first hour's run may be under way"
+    )
+    first, third = (f"{hour(place):%Y-%m-%dT%H}" for place in (0, 2))
+    for now, named in (
+        (1, f"1 batches .*: events {first}: backfill"),
+        (3, f"2 batches .*: events {first}, events {third}: backfill"),
+    ):
+        with pytest.raises(GateFailed, match=f"{named}.* docs/runbooks/stale_batch.md"):
+            check_batches(settings, hour(now) + GRACE)
+    clean(settings)
+    assert check_batches(settings) == {"stale": 0}
 
 
 @pytest.mark.parametrize("step", [clean, dry_run])

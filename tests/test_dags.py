@@ -138,8 +138,9 @@ def handed_on(dag_id: str, task_id: str) -> dict[str, Any]:
 
 def try_errors() -> dict[str, str]:
     """What the task wrapper makes of each error."""
-    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 
+    from include.dag_backtests import backtest_params
     from include.dag_defaults import final_errors, span
     from include.errors import BadInput, GateFailed, TidemarkError
 
@@ -164,6 +165,11 @@ def try_errors() -> dict[str, str]:
             found[f"{start}/{end}"] = str(span(start, end))
         except BadInput as raised:
             found[f"{start}/{end}"] = f"refused: {raised}"
+    for out in ("", "/reports/b1", "reports/b1", "s3://reports/b1"):
+        try:
+            found[f"out {out}"] = f"taken: {backtest_params()['out'].resolve(out)}"
+        except ParamValidationError:
+            found[f"out {out}"] = "refused"
     return found
 
 
@@ -307,6 +313,7 @@ def test_writers_wait_in_the_pool(facts: dict[str, Any]) -> None:
         "switch_encoder.compare_challenger",
         "switch_encoder.approve",  # it waits for hours
         "recommend_daily.check_served_lists",
+        "maintain_stores_daily.check_batches",
         "backtest_recommender.plan_backtest",
         "backtest_recommender.embed_history",
         "backtest_recommender.backtest_cut",
@@ -457,6 +464,9 @@ def test_bad_input_and_failed_gates_are_not_retried(ask: Asked) -> None:
     assert "both" in found["2024-05-01/None"]
     assert "'yesterday'" in found["yesterday/2024-05-01"]
     assert "param from" in found["0001-01-01T00:00:00+05:00/2024-05-01"]
+    # A folder that begins nowhere is another one on each worker.
+    assert [found[f"out {out}"] for out in ("", "/reports/b1")] == ["taken: ", "taken: /reports/b1"]
+    assert [found[f"out {out}"] for out in ("reports/b1", "s3://reports/b1")] == ["refused"] * 2
 
 
 def land_sample(settings: Settings, hours: list[datetime], users: int = 12, items: int = 20) -> int:

@@ -1,0 +1,42 @@
+"""The alarm of hours that are over and not in the lake as they landed."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from include.errors import GateFailed
+from include.settings import Settings
+from include.stores import batches
+
+GRACE = timedelta(hours=2)
+"""After its end the run of an hour may be under way, or wait."""
+
+NAMED = 5
+RUNBOOK = "docs/runbooks/stale_batch.md"
+
+
+def check_batches(settings: Settings, now: datetime | None = None) -> dict[str, Any]:
+    """Fail where batches of hours that are over are not cleaned as they are now: the hourly run cleans its own hour and no other.
+
+    Args:
+        settings: all settings.
+        now: the moment to look from; by default that of the clock.
+
+    Returns:
+        `stale`, how many there are: none. Batches whose files are gone are left to `doctor`: an archive may have taken them.
+
+    Raises:
+        GateFailed: names the batches and the runbook. What serves goes on serving.
+    """
+    until = (now or datetime.now(UTC)) - GRACE
+    names = [
+        batch.name
+        for batch in batches.stale(settings)
+        if batch.state != "vanished" and batch.arrival_hour + timedelta(hours=1) <= until
+    ]
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        raise GateFailed(
+            f"{len(names)} batches of hours that are over are not cleaned as they are now: {', '.join(names[:NAMED])}{more}: "
+            f"backfill their hours: see {RUNBOOK}"
+        )
+    return {"stale": 0}
