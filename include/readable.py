@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+from collections.abc import Sequence
 
 _JOINERS = "\u200c\u200d"  # spell words in Persian and Hindi and join emoji; they move nothing
 
@@ -18,6 +19,12 @@ def readable(text: str, most: int | None = None) -> str:
         char if char.isprintable() or char in _JOINERS else char.encode("unicode_escape").decode() for char in shown
     )
     return escaped + ("…" if most is not None and len(text) > most else "")
+
+
+def some(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
+    """The first of some names, and how many more there are."""
+    more = f"{between}and {len(names) - most:,} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
 
 
 def for_page(text: str, most: int) -> str:

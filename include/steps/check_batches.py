@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from include.errors import GateFailed
+from include.readable import some
 from include.settings import Settings
 from include.stores import batches
 
 GRACE = timedelta(hours=2)
 """After its end the run of an hour may be under way, or wait."""
 
-NAMED = 5
 RUNBOOK = "docs/runbooks/stale_batch.md"
 
 
@@ -34,9 +34,8 @@ def check_batches(settings: Settings, now: datetime | None = None) -> dict[str, 
         if batch.state != "vanished" and batch.arrival_hour + timedelta(hours=1) <= until
     ]
     if names:
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         raise GateFailed(
-            f"{len(names)} batches of hours that are over are not cleaned as they are now: {', '.join(names[:NAMED])}{more}: "
+            f"{len(names)} batches of hours that are over are not cleaned as they are now: {some(names)}: "
             f"backfill their hours: see {RUNBOOK}"
         )
     return {"stale": 0}

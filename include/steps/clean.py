@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from include.columns import LANDED_TABLES, Mart
 from include.errors import BadInput, GateFailed, TidemarkError
+from include.readable import some
 from include.settings import Settings
 from include.stores import batches, files, lake, landing, list_quality, lock
 from include.stores.object_store import duckdb_secret
@@ -109,7 +110,7 @@ def said_of_vanished(vanished: list[dict[str, Any]]) -> str:
     commands = [f"`python -m include clean --from {start:%Y-%m-%dT%H} --to {end:%Y-%m-%dT%H}`" for start, end in spans]
     return (
         f"the files of {len(vanished):,} batches have vanished and the lake keeps their rows: put the files back, or take "
-        f"the rows out with {_some(commands)}; what was moved to another disk may stay there (docs/runbooks/disk_full.md)"
+        f"the rows out with {some(commands)}; what was moved to another disk may stay there (docs/runbooks/disk_full.md)"
     )
 
 
@@ -147,7 +148,7 @@ def _rows(settings: Settings, snapshot: int | None) -> dict[str, Any]:
 
 def _clean(settings: Settings, chosen: list[batches.Stale]) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The nodes of the dbt build, and the seconds spent in reading and in dbt."""
-    log.info("cleaning %d batches: %s", len(chosen), _some([batch.name for batch in chosen]))
+    log.info("cleaning %d batches: %s", len(chosen), some([batch.name for batch in chosen]))
     start = time.monotonic()
     prepare(settings, chosen)
     read = time.monotonic()
@@ -189,7 +190,7 @@ def read_rows(settings: Settings, chosen: list[batches.Stale], out: Path) -> dic
     # Without files it would be cleaned as one whose rows are to leave the lake, which nobody asked for.
     vanished = [landing.batch_name(table, hour) for table, hour in sorted(wanted - fingerprints.keys())]
     if vanished:
-        raise BadInput(f"{_some(vanished)}: the files vanished while they were about to be read: run clean again")
+        raise BadInput(f"{some(vanished)}: the files vanished while they were about to be read: run clean again")
     counts = landing.read_batches(settings, found, out, log.info)
     rules = batches.rules(settings)
     keys = [(batch.table, batch.arrival_hour) for batch in chosen]
@@ -343,7 +344,3 @@ def build(settings: Settings, *arguments: str, **options: Any) -> list[dict[str,
     )
     error.nodes = nodes  # type: ignore[attr-defined]
     raise error
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from include.errors import BadInput, TidemarkError
+from include.readable import some
 from include.models import encoder
 from include.models.texts import item_text_hashes, text_hash
 from include.settings import Settings
@@ -113,7 +114,7 @@ def forget(
             if not any(_goes(settings, wanted, trace, everything=True) for trace in left):
                 erasures.end(settings)  # what is left is not for the next one to do, whoever that is of
             raise TidemarkError(
-                f"{len(left)} files still name this user: {_some(_shown(settings, left))}. Tidemark does not know them, or does not "
+                f"{len(left)} files still name this user: {some(_shown(settings, left), SHOWN)}. Tidemark does not know them, or does not "
                 f"own them: delete them or what they say, and run this again{_by_chance(wanted)}"
             )
         record = {
@@ -141,7 +142,7 @@ def _decide(settings: Settings, wanted: Wanted, named: list[Trace]) -> tuple[boo
         return everything, []
     return everything, [
         f"no row that forget could erase is of this user, and it would leave {len(stay)} files that name the id or cannot be read: "
-        f"{_some(_shown(settings, stay))}. Is the id spelled as it was landed? If so, delete these or what they say{_by_chance(wanted)}"
+        f"{some(_shown(settings, stay), SHOWN)}. Is the id spelled as it was landed? If so, delete these or what they say{_by_chance(wanted)}"
     ]
 
 
@@ -230,7 +231,7 @@ def _refusals(settings: Settings, wanted: Wanted, *, also_kept: bool, look: bool
     kept = _kept(settings, newest)
     if kept and not also_kept:
         yield (
-            f"{len(kept)} publications are kept by hand and would go: {_some(kept)}. Say --also-kept, or end that with `python -m include "
+            f"{len(kept)} publications are kept by hand and would go: {some(kept, SHOWN)}. Say --also-kept, or end that with `python -m include "
             "publications keep ID --undo`"
         )
 
@@ -249,7 +250,7 @@ def _rows(settings: Settings, wanted: Wanted) -> Iterator[str]:
     waiting = [batch.name for batch in stale if batch.state != "vanished"]
     if waiting:
         yield (
-            f"{len(waiting)} batches changed since they were cleaned: {_some(waiting)}. Run `python -m include clean`: then the lake says "
+            f"{len(waiting)} batches changed since they were cleaned: {some(waiting, SHOWN)}. Run `python -m include clean`: then the lake says "
             "whether they name the user"
         )
     found = traces.in_lake(settings, wanted)
@@ -277,7 +278,7 @@ def _said_of(found: list[traces.Landed], what: str) -> str:
         rows = [each for each in found if each.own == own]
         if rows:
             parts.append(
-                f"{sum(len(each.rows) for each in rows):,} {does}: {_some([_place(each) for each in rows], '; ')}"
+                f"{sum(len(each.rows) for each in rows):,} {does}: {some([_place(each) for each in rows], SHOWN, '; ')}"
             )
     if any(not each.own for each in found):
         parts[-1] += " (they may be somebody else's: look first; --exact looks at columns of user ids alone)"
@@ -285,16 +286,10 @@ def _said_of(found: list[traces.Landed], what: str) -> str:
 
 
 def _place(rows: traces.Landed) -> str:
-    numbers = ", ".join(map(str, rows.rows[:SHOWN])) + (
-        f" and {len(rows.rows) - SHOWN:,} more" if len(rows.rows) > SHOWN else ""
-    )
+    numbers = some([str(row) for row in rows.rows], SHOWN)
     if rows.file is None:
         return rows.table
     return f"landing/{rows.file} row{'s' if len(rows.rows) > 1 else ''} {numbers}"
-
-
-def _some(names: list[str], between: str = ", ") -> str:
-    return between.join(names[:SHOWN]) + (f"{between}and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
 def _is_of_the_newest_rows(settings: Settings, entry: publications.Manifest) -> bool:
