@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from include.errors import BadInput, TidemarkError
-from include.readable import some
 from include.models import encoder
 from include.models.texts import item_text_hashes, text_hash
+from include.readable import some
 from include.settings import Settings
 from include.steps.clean import said_of_vanished
 from include.steps.gate_lake import judge_newest
