@@ -300,16 +300,10 @@ def fit(
         recent_days: how far back a user counts as a recent neighbour.
     """
     known = histories.before(day)
-    n = known.shape[1]
-    last_day = np.full(n, day - NEVER_DAYS)
-    np.maximum.at(last_day, known.item, known.day)
     gap_days, again = _repurchase(known)
     return Sources(
-        day=day,
-        counts=np.bincount(known.item, minlength=n).astype(np.float64),
-        popularity=popularity(known, day, HALF_LIVES_DAYS),
+        **trends(known, day),
         first_day=first_day,
-        last_day=last_day,
         gap_days=gap_days,
         again=again,
         recent=kept_form(_recent_users(known.since(day - recent_days))),
@@ -318,6 +312,24 @@ def fit(
         traits=traits,
         **vars(relations),
     )
+
+
+def trends(known: Histories, day: float) -> dict[str, Any]:
+    """The fields of `Sources` that follow from what happened before a time and from nothing that was learned of it.
+
+    Args:
+        known: of all users, before the time.
+        day: the time, in days from the epoch.
+    """
+    n = known.shape[1]
+    last_day = np.full(n, day - NEVER_DAYS)
+    np.maximum.at(last_day, known.item, known.day)
+    return {
+        "day": day,
+        "counts": np.bincount(known.item, minlength=n).astype(np.float64),
+        "popularity": popularity(known, day, HALF_LIVES_DAYS),
+        "last_day": last_day,
+    }
 
 
 def _strongest_by_rows(of: Callable[[slice], csr_array], n: int) -> csr_array:

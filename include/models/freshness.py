@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from include.models import metrics
-from include.models.candidates import HALF_LIVES_DAYS, NEVER_DAYS, Sources, popularity
+from include.models.candidates import NEVER_DAYS, Sources, trends
 from include.models.histories import Histories
 from include.models.sparse import kept_form, longer, wider
 from include.models.traits import Traits
@@ -44,16 +44,14 @@ def refreshed(
         day: the time, in days from the epoch.
     """
     n = histories.shape[1]
-    last_day = np.full(n, day - NEVER_DAYS)
-    np.maximum.at(last_day, histories.item, histories.day)
     new, month = n - len(sources.counts), sources.recent_month
+    relations: dict[str, Any] = {
+        name: wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions")
+    }
     return replace(
         sources,
-        day=day,
-        counts=np.bincount(histories.item, minlength=n).astype(np.float64),
-        popularity=popularity(histories, day, HALF_LIVES_DAYS),
+        **trends(histories, day),
         first_day=first_day,
-        last_day=last_day,
         gap_days=np.append(sources.gap_days, np.full(new, NEVER_DAYS)),
         again=np.append(sources.again, np.zeros(new)),
         recent=wider(sources.recent, sources.recent.shape[0], n),
@@ -64,7 +62,7 @@ def refreshed(
         right=longer(sources.right, n),
         low_left=longer(sources.low_left, n),
         low_right=longer(sources.low_right, n),
-        **{name: wider(getattr(sources, name), n, n) for name in ("ease", "smoothed", "cosine", "transitions")},
+        **relations,
     )
 
 
