@@ -31,7 +31,7 @@ def overview(settings: Settings) -> str:
         doctor=doctor(settings),
         serving=None if serving is None else publications.manifest(settings, serving),
         pinned=publications.pinned(settings),
-        publications=publications.listed(settings)[: -PUBLICATIONS - 1 : -1],
+        publications=publications.listed(settings, PUBLICATIONS)[::-1],
         switches=publications.changes(settings)[: -SWITCHES - 1 : -1],
         quality=_quality(settings),
         reports=every[:REPORTS],

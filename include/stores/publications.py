@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from include.settings import Settings
 from include.stores import files, lake
 
 Manifest = dict[str, Any]
+AT_ONCE = 16
+"""Manifests that are asked of an object store side by side."""
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -179,16 +182,22 @@ def manifest(settings: Settings, name: str) -> Manifest:
 
 def manifests(settings: Settings) -> list[Manifest]:
     """All publications, the oldest first by when they were made."""
-    found = []
-    for file in settings.publications.glob("[0-9]*/manifest.json"):
+
+    def read(file: Path) -> Manifest | None:
         with contextlib.suppress(FileNotFoundError):  # given up meanwhile
-            found.append(_read(file))
+            return _read(file)
+        return None
+
+    # An object store takes as long for one as for many at once, and a home that is updated each hour has hundreds.
+    with ThreadPoolExecutor(AT_ONCE if files.is_remote(settings.publications) else 1) as pool:
+        found = [entry for entry in pool.map(read, settings.publications.glob("[0-9]*/manifest.json")) if entry]
     return sorted(found, key=lambda entry: (entry["made_at"], entry["id"]))
 
 
-def listed(settings: Settings) -> list[dict[str, Any]]:
-    """A row for each publication, the oldest first: what it is, whether it serves, is kept or waits, and what its run did."""
+def listed(settings: Settings, last: int | None = None) -> list[dict[str, Any]]:
+    """A row for each publication, or for the last ones, the oldest first: whether it serves, is kept or waits, what its run did."""
     serves, lines = serving_id(settings), waiting(settings)
+    entries = manifests(settings)
     return [
         {
             "id": entry["id"],
@@ -202,7 +211,7 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
             "users_touched": entry["run"]["users"]["touched"],
             "texts_embedded": entry["run"]["texts"]["embedded"],
         }
-        for entry in manifests(settings)
+        for entry in (entries if last is None else entries[-last:])
     ]
 
 
