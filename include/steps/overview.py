@@ -18,9 +18,9 @@ DAYS = 28
 
 
 def overview(settings: Settings) -> str:
-    """The page as HTML. Its links are relative to where plugins/tidemark_pages.py serves it; it writes nothing.
+    """The page as HTML. Its links are relative to where plugins/tidemark_pages.py serves it.
 
-    It costs what `doctor` does: a look at every landed file's size and time, and a pass over the interactions.
+    It changes nothing, and costs what `doctor` does: a look at every landed file's size and time, and a pass over the interactions.
     """
     serving = publications.serving_id(settings)
     every = [name for name in pages.names(settings) if not name.startswith(pages.PUBLICATIONS)]

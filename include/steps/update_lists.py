@@ -312,12 +312,14 @@ def _fill_up(
     popular = np.argsort(-what.catalogue.popularity, kind="stable")
     popular = popular[~what.barred[popular]]
     for row in users[(positions[users] < 0).any(axis=1)]:
-        listed = positions[row] >= 0
-        known = positions[row][listed] if seen is None else np.append(positions[row][listed], seen[[row]].indices)
-        more = popular[~np.isin(popular, known)][: len(listed) - listed.sum()]
-        places = np.arange(listed.sum(), listed.sum() + len(more))
-        last = scores[row, places[0] - 1] if listed.any() and len(places) else 0.0
-        positions[row, places], scores[row, places], parts["popularity"][row, places] = more, last, last
+        listed = positions[row][positions[row] >= 0]
+        known = listed if seen is None else np.append(listed, seen[[row]].indices)
+        lacking = positions.shape[1] - len(listed)
+        first = popular[: lacking + len(known)]
+        more = first[~np.isin(first, known)][:lacking]
+        at = np.arange(len(listed), len(listed) + len(more))
+        last = scores[row, len(listed) - 1] if len(listed) else 0.0
+        positions[row, at], scores[row, at], parts["popularity"][row, at] = more, last, last
 
 
 def ranked(
