@@ -39,7 +39,7 @@ def answer(html: str, status: int = 200) -> HTMLResponse:
 
 def page(title: str, body: Markup, status: int = 200) -> HTMLResponse:
     """A page of the same looks as the reports."""
-    from include.steps.report import rendered
+    from include.steps.templates import rendered
 
     return answer(rendered("page.html.jinja", title=title, body=body), status)
 

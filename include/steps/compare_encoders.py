@@ -24,8 +24,8 @@ from include.steps.backtest import (
     refuse_foreknowledge,
 )
 from include.steps.encoder_cost import measured
-from include.steps.report import rendered
 from include.steps.report_backtest import report_backtest
+from include.steps.templates import rendered
 from include.stores import backtests, behaviour, lake
 from include.stores.list_quality import PRODUCT
 

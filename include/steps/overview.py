@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from include.settings import Settings
 from include.steps.doctor import doctor
-from include.steps.report import rendered
+from include.steps.templates import rendered
 from include.stores import list_quality, pages, publications
 from include.stores.list_quality import EVERYONE, POPULARITIES, PRODUCT
 

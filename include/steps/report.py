@@ -1,25 +1,19 @@
 """What an update changed: rows, users, items, how far interests moved, how many lists are others."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from markupsafe import Markup, escape
 
 from include.columns import USER_VECTORS
 from include.models.comparison import QUANTILES
 from include.readable import readable
 from include.settings import Settings
 from include.steps.compare import TOP, lists_changed, users_moved
+from include.steps.templates import LONGEST, rendered
 from include.stores import pages, publications
 
 NAMED = 20  # ids of touched users and items that a report names
 MOST = 10  # users that moved most
-LONGEST = 80  # characters of an id
-COMMAND = re.compile("`([^`]+)`")
-RUNBOOK = re.compile(r"docs/runbooks/([a-z0-9_]+)\.md")
 
 
 def change_report(settings: Settings, state: dict[str, Any], touched: dict[str, list[str]]) -> dict[str, Any] | None:
@@ -90,26 +84,3 @@ def publication_page(manifest: publications.Manifest, *, data_docs: str | None =
 def render_page(settings: Settings, publication: str, template: str, **content: Any) -> Path:
     """Write a page about a publication, beside the Data Docs that hold its gates; returns where it is."""
     return pages.write(settings, publication, rendered(template, **content))
-
-
-def rendered(template: str, **content: Any) -> str:
-    """A page as HTML; whatever it shows is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["readable"] = lambda value: readable(str(value), LONGEST)
-    environment.filters["commas"] = lambda value: f"{value:,}"
-    environment.filters["moment"] = lambda value: str(value)[:16].replace("T", " ")
-    environment.filters["advice"] = _advice
-    environment.filters["number"] = lambda value, digits=4: "-" if value is None else f"{value:.{digits}f}"
-    return environment.get_template(template).render(**content)
-
-
-def _advice(line: str) -> Markup:
-    """A line of `doctor` as HTML: commands as code, a runbook as a link to where the pages of the Airflow UI have it."""
-    html = COMMAND.sub(r"<code>\1</code>", str(escape(line)))
-    return Markup(RUNBOOK.sub(r'<a href="runbooks/\1">\1</a>', html))  # noqa: S704 # escaped before

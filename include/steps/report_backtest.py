@@ -18,7 +18,7 @@ from include.steps.freshness import CURVES, FRESHNESS, POPULARITY, TRENDS
 from include.steps.judging import GROUPS, in_group
 from include.steps.plan import code_version
 from include.steps.plots import bars, lines
-from include.steps.report import rendered
+from include.steps.templates import rendered
 from include.stores import backtests
 from include.stores.list_quality import PRODUCT
 

@@ -27,7 +27,7 @@ from include.steps.compare_encoders import plan_comparison, report_comparison
 from include.steps.plan import code_version, plan_challenger
 from include.steps.plots import lines
 from include.steps.read_pairs import lesson_of, lesson_tensors, read_lesson, with_neighbours
-from include.steps.report import rendered
+from include.steps.templates import rendered
 from include.stores import artefacts, behaviour, files, lake, publications, training, vectors
 from include.stores.list_quality import PRODUCT
 from include.stores.lock import writing
