@@ -1,17 +1,19 @@
-"""Airflow plugin: the operators' page in the navigation, reports and runbooks behind the login, and a "Runbook" link on every task."""
+"""Airflow plugin: the operators' page in the navigation, reports and runbooks behind the login, and links on tasks to both."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_view
+from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
 from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.configuration import conf
+from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
 from markdown_it import MarkdownIt
@@ -137,6 +139,14 @@ def below() -> str:
     return str(urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/"))
 
 
+def is_ours(operator: Any) -> bool:
+    """Whether a task is of a DAG of this project."""
+    from include.dag_defaults import Tag
+
+    dag = getattr(operator, "dag", None)
+    return dag is not None and Tag.TIDEMARK in dag.tags
+
+
 class RunbookLink(BaseOperatorLink):  # type: ignore[misc] # Airflow is not followed by mypy
     """The button beside a task's log."""
 
@@ -144,17 +154,34 @@ class RunbookLink(BaseOperatorLink):  # type: ignore[misc] # Airflow is not foll
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Address of the task's runbook; nothing for tasks of other DAGs."""
-        from include.dag_defaults import Tag, runbook
+        from include.dag_defaults import runbook
 
-        dag = getattr(operator, "dag", None)
-        return url(runbook(ti_key.task_id)) if dag is not None and Tag.TIDEMARK in dag.tags else ""
+        return url(runbook(ti_key.task_id)) if is_ours(operator) else ""
+
+
+class PublicationLink(BaseOperatorLink):  # type: ignore[misc]
+    """The button beside the log of a task that published: what was made, and what that changed."""
+
+    name = "Publication"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Address of the page of the task's publication; nothing for tasks that made none."""
+        if not is_ours(operator) or ti_key.task_id.rsplit(".", 1)[-1] != "publish":
+            return ""
+        returned = XComModel.get_many(
+            run_id=ti_key.run_id, key=XCOM_RETURN_KEY, dag_ids=ti_key.dag_id, task_ids=ti_key.task_id
+        )
+        with create_session() as session:
+            found = session.scalar(returned)
+        summary = {} if found is None else XComModel.deserialize_value(found)
+        return f"{below()}{PREFIX}/publications/{quote(summary['publication'])}" if "publication" in summary else ""
 
 
 class TidemarkPages(AirflowPlugin):  # type: ignore[misc]
-    """Registers the link and the pages."""
+    """Registers the links and the pages."""
 
     name = "tidemark_pages"
-    global_operator_extra_links: ClassVar[list[Any]] = [RunbookLink()]
+    global_operator_extra_links: ClassVar[list[Any]] = [RunbookLink(), PublicationLink()]
     fastapi_apps: ClassVar[list[Any]] = [{"app": app, "url_prefix": PREFIX, "name": "Tidemark"}]
     external_views: ClassVar[list[Any]] = [
         {"name": "Tidemark", "href": f"{below()}{PREFIX}/", "url_route": "tidemark", "nav_top_level": True}

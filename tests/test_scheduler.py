@@ -95,6 +95,10 @@ def test_the_history_serves_after_one_run(settings: Settings, client: Client, hi
     serving = publications.serving(settings)
     assert serving["as_of"] == HOURS[2].isoformat()
     assert serving["rows"]["events"]["landed"] == serving["rows"]["events"]["interactions"] == 96
+    (update,) = [run["dag_run_id"] for run in client.runs(UPDATE) if run["state"] == "success"]
+    (publish,) = [task["task_id"] for task in client.tasks(UPDATE, update) if task["task_id"].endswith("publish")]
+    links = client.call("GET", f"/api/v2/dags/{UPDATE}/dagRuns/{update}/taskInstances/{publish}/links")["extra_links"]
+    assert links["Publication"] == f"/tidemark/publications/{serving['id']}"
     models = [task for task in client.tasks(CLEAN, history) if task["task_id"] == "show_model"]
     assert {"fct_interactions", "dim_items"} <= {task["rendered_map_index"] for task in models}
     events = gated_events(client)
@@ -396,7 +400,8 @@ def test_an_unusable_span_fails_at_once_and_says_why(client: Client, history: st
     task = next(task for task in client.tasks(CLEAN, run) if task["task_id"] == "clean_batches")
     assert task["try_number"] == 1
     path = f"/api/v2/dags/{CLEAN}/dagRuns/{run}/taskInstances/clean_batches/links"
-    assert client.call("GET", path)["extra_links"] == {"Runbook": "/tidemark/runbooks/red_dbt_model"}
+    links = {"Runbook": "/tidemark/runbooks/red_dbt_model", "Publication": None}
+    assert client.call("GET", path)["extra_links"] == links
 
 
 def signed_in(settings: Settings) -> tuple[str, dict[str, str]]:
