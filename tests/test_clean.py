@@ -203,7 +203,7 @@ def test_rows_and_batches_that_vanish_leave_no_trace(settings: Settings) -> None
         file.unlink()
     assert [batch["state"] for batch in batches.stale_batches(settings)] == ["vanished", "vanished"]
     assert clean(settings)["batches"] == []  # files that went are only believed where somebody says which hours
-    assert check_batches(settings) == {"stale": 0}
+    assert check_batches(settings) == {"overdue": 0}
     lines = list(dry_run_lines(dry_run(settings)))
     assert lines[0] == "nothing to clean: every batch that has files is in the lake as it is landed"
     advised = "take the rows out with `python -m include clean --from 2024-01-01T10 --to 2024-01-01T11`"
@@ -226,7 +226,7 @@ def test_a_span_is_cleaned_and_nothing_else(settings: Settings) -> None:
     clean(settings, hour(1), hour(2))
     assert rows(settings, "SELECT event_key FROM fct_interactions") == [("e1",)]
     assert [batch["state"] for batch in batches.stale_batches(settings)] == ["new", "new"]
-    assert check_batches(settings, hour(1) + GRACE - timedelta(minutes=1)) == {"stale": 0}, (
+    assert check_batches(settings, hour(1) + GRACE - timedelta(minutes=1)) == {"overdue": 0}, (
         "the first hour's run may be under way"
     )
     first, third = (f"{hour(place):%Y-%m-%dT%H}" for place in (0, 2))
@@ -236,8 +236,17 @@ def test_a_span_is_cleaned_and_nothing_else(settings: Settings) -> None:
     ):
         with pytest.raises(GateFailed, match=f"{named}.* docs/runbooks/stale_batch.md"):
             check_batches(settings, hour(now) + GRACE)
+    assert [line for line in doctor(settings)["advice"] if line.startswith("2 batches changed since they were cleaned")]
     clean(settings)
-    assert check_batches(settings) == {"stale": 0}
+    assert check_batches(settings) == {"overdue": 0}
+
+
+def test_what_lands_in_the_present_hour_asks_for_nothing_yet(settings: Settings) -> None:
+    put(settings, "events", (datetime.now(UTC) - T0) // timedelta(hours=1), [event("e1", "u1", "i1")])
+    looked = doctor(settings)
+    assert [batch["state"] for batch in looked["stale_batches"]] == ["new"]
+    assert not [line for line in looked["advice"] if "changed since they were cleaned" in line]
+    assert check_batches(settings) == {"overdue": 0}
 
 
 @pytest.mark.parametrize("step", [clean, dry_run])

@@ -14,28 +14,32 @@ GRACE = timedelta(hours=2)
 RUNBOOK = "docs/runbooks/stale_batch.md"
 
 
+def overdue(stale: list[batches.Stale], now: datetime | None = None) -> list[batches.Stale]:
+    """Of stale batches those that no run will clean by itself any more, as their hours are over.
+
+    Batches whose files are gone are not among them: an archive may have taken them. `now` is by default the clock's.
+    """
+    until = (now or datetime.now(UTC)) - GRACE
+    return [batch for batch in stale if batch.state != "vanished" and batch.arrival_hour + timedelta(hours=1) <= until]
+
+
 def check_batches(settings: Settings, now: datetime | None = None) -> dict[str, Any]:
-    """Fail where batches of hours that are over are not cleaned as they are now: the hourly run cleans its own hour and no other.
+    """Fail where batches are overdue: the hourly run cleans its own hour and no other.
 
     Args:
         settings: all settings.
         now: the moment to look from; by default that of the clock.
 
     Returns:
-        `stale`, how many there are: none. Batches whose files are gone are left to `doctor`: an archive may have taken them.
+        `overdue`, how many there are: none.
 
     Raises:
         GateFailed: names the batches and the runbook. What serves goes on serving.
     """
-    until = (now or datetime.now(UTC)) - GRACE
-    names = [
-        batch.name
-        for batch in batches.stale(settings)
-        if batch.state != "vanished" and batch.arrival_hour + timedelta(hours=1) <= until
-    ]
+    names = [batch.name for batch in overdue(batches.stale(settings), now)]
     if names:
         raise GateFailed(
             f"{len(names)} batches of hours that are over are not cleaned as they are now: {some(names)}: "
             f"backfill their hours: see {RUNBOOK}"
         )
-    return {"stale": 0}
+    return {"overdue": 0}

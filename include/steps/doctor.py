@@ -9,6 +9,7 @@ from typing import Any
 from include.models import encoder
 from include.readable import readable
 from include.settings import Encoder, Settings, Surface
+from include.steps.check_batches import overdue
 from include.steps.check_served import judge_served
 from include.steps.clean import said_of_vanished
 from include.stores import backtests, batches, behaviour, erasures, files, lake, publications
@@ -44,7 +45,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         `unfinished_batches`, `freshness` (for each surface which cadence the data reward), `erasures` (how many runs of
         `forget` ended, and when the last did) and `advice`, each advice one line with the command that mends it.
     """
-    stale = batches.stale_batches(settings)
+    stale = batches.stale(settings)
     unfinished = batches.unfinished(settings)
     gated = lake.gated_snapshot(settings)
     newest = lake.newest_snapshot(settings) if lake.exists(settings) else None
@@ -72,7 +73,7 @@ def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, 
         "lake": {"newest_snapshot": newest, "gated_snapshot": gated},
         "publication": serving,
         "disk_gb": disk,
-        "stale_batches": stale,
+        "stale_batches": [batch.as_dict() for batch in stale],
         "unfinished_batches": sorted(f"{table} {hour:%Y-%m-%dT%H}" for table, hour in unfinished),
         "freshness": {name: _freshness(settings, name, record) for name, record in measured.items()},
         "erasures": {"count": len(erased), "last": erased[-1]["at"] if erased else None},
@@ -106,7 +107,7 @@ def _of_the_disk(gigabytes: dict[str, float]) -> list[str]:
 
 
 def _of_the_lake(
-    stale: list[dict[str, Any]], unfinished: set[tuple[str, datetime]], newest: int | None, gated: int | None
+    stale: list[batches.Stale], unfinished: set[tuple[str, datetime]], newest: int | None, gated: int | None
 ) -> list[str]:
     """What is not cleaned, or not gated."""
     advice: list[str] = []
@@ -114,10 +115,10 @@ def _of_the_lake(
         advice.append(
             f"a clean did not finish ({len(unfinished)} batches): run `python -m include clean` (docs/runbooks/red_dbt_model.md)"
         )
-    vanished = [batch for batch in stale if batch["state"] == "vanished"]
-    if len(stale) > len(vanished):
+    vanished = [batch.as_dict() for batch in stale if batch.state == "vanished"]
+    if late := overdue(stale):  # what lands in this hour is cleaned when it is over
         advice.append(
-            f"{len(stale) - len(vanished)} batches changed since they were cleaned: run `python -m include clean` or backfill them (docs/runbooks/stale_batch.md)"
+            f"{len(late)} batches changed since they were cleaned: run `python -m include clean` or backfill them (docs/runbooks/stale_batch.md)"
         )
     if vanished:
         advice.append(said_of_vanished(vanished))
