@@ -201,7 +201,7 @@ def test_rows_and_batches_that_vanish_leave_no_trace(settings: Settings) -> None
     (settings.home / "away").rename(settings.landing)
     for file in settings.landing.rglob("*.jsonl"):
         file.unlink()
-    assert [batch["state"] for batch in batches.stale_batches(settings)] == ["vanished", "vanished"]
+    assert [batch.state for batch in batches.stale(settings)] == ["vanished", "vanished"]
     assert clean(settings)["batches"] == []  # files that went are only believed where somebody says which hours
     assert check_batches(settings) == {"overdue": 0}
     lines = list(dry_run_lines(dry_run(settings)))
@@ -217,7 +217,7 @@ def test_rows_and_batches_that_vanish_leave_no_trace(settings: Settings) -> None
     assert [batch["state"] for batch in summary["batches"]] == ["vanished", "vanished"]
     assert content(settings) == {table: [] for table in MARTS}
     assert rows(settings, "SELECT count(*) FROM audit_batches") == [(0,)]
-    assert batches.stale_batches(settings) == []
+    assert batches.stale(settings) == []
 
 
 def test_a_span_is_cleaned_and_nothing_else(settings: Settings) -> None:
@@ -225,7 +225,7 @@ def test_a_span_is_cleaned_and_nothing_else(settings: Settings) -> None:
         put(settings, "events", place, [event(f"e{place}", "u1", f"i{place}")])
     clean(settings, hour(1), hour(2))
     assert rows(settings, "SELECT event_key FROM fct_interactions") == [("e1",)]
-    assert [batch["state"] for batch in batches.stale_batches(settings)] == ["new", "new"]
+    assert [batch.state for batch in batches.stale(settings)] == ["new", "new"]
     assert check_batches(settings, hour(1) + GRACE - timedelta(minutes=1)) == {"overdue": 0}, (
         "the first hour's run may be under way"
     )
@@ -453,7 +453,7 @@ def test_after_a_failed_data_test_the_mended_batch_leaves_nothing_behind(
     assert failure.value.exit_code == 1
     assert batches.unfinished(settings) == {("events", hour(1))}
     assert rows(settings, "SELECT count(*) FROM fct_interactions WHERE user_id = 'u9'") == [(1,)]
-    assert [batch["state"] for batch in batches.stale_batches(settings)] == ["unfinished"]
+    assert [batch.state for batch in batches.stale(settings)] == ["unfinished"]
 
     put(settings, "events", 1, [event("b", "u2", "i2")])  # the file is mended: the bad user is gone from it
     clean(settings)
@@ -629,7 +629,7 @@ def test_changed_rules_make_every_batch_stale(settings: Settings) -> None:
     put(settings, "events", 0, [event("a", "u1", "i1")])
     clean(settings)
     stricter = Settings(home=settings.home, earliest_event="2024-01-02")
-    assert [batch["state"] for batch in batches.stale_batches(stricter)] == ["rules_changed"]
+    assert [batch.state for batch in batches.stale(stricter)] == ["rules_changed"]
     assert clean(stricter)["rows"]["events"]["rejected"] == {"implausible_time": 1}
     assert content(stricter)["fct_interactions"] == []
 

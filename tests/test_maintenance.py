@@ -369,7 +369,7 @@ def test_above_the_disk_budget_the_oldest_go_first_and_what_cannot_be_held_fails
 
 def test_a_backup_restored_elsewhere_is_the_same_home(settings, tmp_path):
     before = exports(settings, ids(settings), tmp_path)
-    stale = batches.stale_batches(settings)
+    stale = batches.stale(settings)
     (settings.publications / ".x.tmp").write_text("")
     summary = backup(settings, tmp_path / "b" / "home.tar")
     assert summary["files"] > 50
@@ -378,7 +378,7 @@ def test_a_backup_restored_elsewhere_is_the_same_home(settings, tmp_path):
     assert restore(there, tmp_path / "b" / "home.tar")["publication"] == publications.serving_id(settings)
     shutil.rmtree(settings.home)  # nothing of the old place is needed
     assert exports(there, ids(there), tmp_path) == before
-    assert batches.stale_batches(there) == stale, "the lake knows what it was cleaned from"
+    assert batches.stale(there) == stale, "the lake knows what it was cleaned from"
     assert not (there.publications / ".x.tmp").exists()
     # Settings have come since the fixture: once everything anew.
     published(there, plan_update(there), gated=False)

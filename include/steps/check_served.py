@@ -9,7 +9,7 @@ from include.errors import GateFailed
 from include.readable import readable
 from include.settings import Settings
 from include.stores import list_quality
-from include.stores.list_quality import EVERYONE, POPULARITIES, PRODUCT
+from include.stores.list_quality import POPULARITIES, PRODUCT
 
 SHOWN_RANKS = 20
 RUNBOOK = "docs/runbooks/served_lists.md"
@@ -24,13 +24,10 @@ def judge_served(settings: Settings) -> dict[str, Any]:
     """
     wanted = settings.gates.served_days
     found: dict[str, Any] = {}
-    rows = list_quality.read(settings, list_quality.QUALITY, wanted).to_pylist()
+    scored = list_quality.by_day(list_quality.read(settings, list_quality.QUALITY, wanted).to_pylist())
     there = {surface.name for surface in settings.surfaces}
-    for surface in sorted({row["surface"] for row in rows} & there):
-        days: dict[date, dict[str, Any]] = {}
-        for row in rows:
-            if row["surface"] == surface and row["user_group"] == EVERYONE:
-                days.setdefault(row["day"], {})[row["method"]] = row
+    for surface in sorted(scored.keys() & there):
+        days = scored[surface]
         better = [
             methods[PRODUCT]["ndcg"] > max(methods[name]["ndcg"] for name in POPULARITIES) for methods in days.values()
         ]

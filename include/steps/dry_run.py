@@ -36,7 +36,7 @@ def dry_run(settings: Settings, start: datetime | None = None, end: datetime | N
         `batches` (`{table, arrival_hour, state, rows_before, rows_after}`), `rows` (by mart `{added, changed, removed}` by
         identity), `users` and `items` (`{recomputed, changed, ids}`: how many cleaning looks at, how many change so that
         their vectors follow, and the first of those), `vanished` (batches that it would leave as they are, since their files
-        are gone and no span was given; see `stores.batches.stale_batches`). What an item's first event does to the time from
+        are gone and no span was given; see `stores.batches.stale`). What an item's first event does to the time from
         which it holds is only known afterwards.
 
     Raises:

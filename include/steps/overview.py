@@ -1,6 +1,6 @@
 """The operators' page in the Airflow UI: what serves, what asks for attention, what was published, what served lists were worth."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from markupsafe import Markup
@@ -9,7 +9,7 @@ from include.settings import Settings
 from include.steps.doctor import doctor
 from include.steps.templates import rendered
 from include.stores import list_quality, pages, publications
-from include.stores.list_quality import EVERYONE, POPULARITIES, PRODUCT
+from include.stores.list_quality import POPULARITIES, PRODUCT
 
 PUBLICATIONS = 30
 SWITCHES = 10
@@ -40,14 +40,12 @@ def overview(settings: Settings) -> str:
 
 def _quality(settings: Settings) -> dict[str, dict[str, Any]]:
     """For each surface its scored days, with NDCG of the lists and of the better recent popularity, and a plot of both."""
-    days: dict[str, dict[Any, dict[str, Any]]] = {}
-    for row in list_quality.read(settings, list_quality.QUALITY, DAYS).to_pylist():
-        if row["user_group"] == EVERYONE:
-            days.setdefault(row["surface"], {}).setdefault(row["day"], {})[row["method"]] = row
-    return {surface: {"days": _rows(methods), "plot": _plot(_rows(methods))} for surface, methods in days.items()}
+    scored = list_quality.by_day(list_quality.read(settings, list_quality.QUALITY, DAYS).to_pylist())
+    rows = {surface: _rows(days) for surface, days in scored.items()}
+    return {surface: {"days": found, "plot": _plot(found)} for surface, found in rows.items()}
 
 
-def _rows(methods: dict[Any, dict[str, Any]]) -> list[dict[str, Any]]:
+def _rows(days: dict[date, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     return [
         {
             "day": day,
@@ -55,7 +53,7 @@ def _rows(methods: dict[Any, dict[str, Any]]) -> list[dict[str, Any]]:
             "lists": found[PRODUCT]["ndcg"],
             "popularity": max((found[name] for name in POPULARITIES), key=lambda row: row["ndcg"]),
         }
-        for day, found in sorted(methods.items())
+        for day, found in sorted(days.items())
     ]
 
 

@@ -103,11 +103,6 @@ def stale(settings: Settings, start: datetime | None = None, end: datetime | Non
     return found
 
 
-def stale_batches(settings: Settings) -> list[dict[str, Any]]:
-    """Every stale batch as `{table, arrival_hour, state, fingerprint}`."""
-    return [batch.as_dict() for batch in stale(settings)]
-
-
 # The marker: the batches of cleans that began and did not end well. Their marts may be half written, so the gate waits.
 
 

@@ -5,8 +5,9 @@ interactions named as where they came from. They are written beside the behaviou
 which whoever waits for the gate passes it over (`lake.newest_of`): nothing that vectors or lists are made of changes with it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import date
+from typing import Any
 
 import pyarrow as pa
 
@@ -78,6 +79,15 @@ def read(settings: Settings, name: str, days: int) -> pa.Table:
             """,
             {"days": days},
         ).to_arrow_table()
+
+
+def by_day(rows: Iterable[dict[str, Any]]) -> dict[str, dict[date, dict[str, dict[str, Any]]]]:
+    """Of the rows of `QUALITY` those of every pair: by surface, day and method."""
+    found: dict[str, dict[date, dict[str, dict[str, Any]]]] = {}
+    for row in rows:
+        if row["user_group"] == EVERYONE:
+            found.setdefault(row["surface"], {}).setdefault(row["day"], {})[row["method"]] = row
+    return found
 
 
 def there(settings: Settings) -> bool:
