@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
@@ -14,8 +14,8 @@ from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.utils.session import create_session
-from fastapi import Depends, FastAPI, HTTPException
-from fastapi.responses import HTMLResponse
+from fastapi import Depends, FastAPI, Form, HTTPException
+from fastapi.responses import HTMLResponse, RedirectResponse
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
@@ -57,7 +57,7 @@ app = FastAPI(
 _one_at_a_time = Lock()  # looks of many people at once cost the API server no more than one
 
 
-def of_the_home(make: Callable[..., str], *arguments: str) -> HTMLResponse:
+def of_the_home(make: Callable[..., str], *arguments: str | None) -> HTMLResponse:
     """A page about the home of the settings; what is wrong with either is said on the page instead."""
     from include.errors import TidemarkError
     from include.settings import load
@@ -85,6 +85,29 @@ def publication(name: str) -> HTMLResponse:
     from include.stores import publications
 
     return of_the_home(lambda settings, name: publication_page(publications.manifest(settings, name)), name)
+
+
+@app.post("/users/")
+def user(name: Annotated[str, Form(alias="id")], publication: Annotated[str | None, Form()] = None) -> HTMLResponse:
+    """One user, as of a publication or of what serves. Asked for in a form: servers and browsers write addresses down."""
+    from include.steps.look_up import user_page
+
+    return of_the_home(user_page, name, publication)
+
+
+@app.post("/items/")
+def item(name: Annotated[str, Form(alias="id")], publication: Annotated[str | None, Form()] = None) -> HTMLResponse:
+    """One item, likewise."""
+    from include.steps.look_up import item_page
+
+    return of_the_home(item_page, name, publication)
+
+
+@app.get("/users/")
+@app.get("/items/")
+def ask() -> RedirectResponse:
+    """Where nothing is named: the page with the form."""
+    return RedirectResponse("../")
 
 
 @app.get("/reports/{name:path}")

@@ -11,7 +11,7 @@ import pytest
 from include.settings import ColdStart, Settings, Surface
 from include.steps import keep_users
 from include.steps.plan import plan_rebuild, plan_recommend, plan_update
-from include.steps.show import show_user
+from include.steps.show import of_user, user_as_text
 from include.stores import behaviour, lake
 from tests.test_incremental import NEW_ITEM, START, TABLES, at, commit, published
 from tests.test_path import assert_same_exports, lists
@@ -109,7 +109,7 @@ def test_new_items_are_in_lists_after_the_update_of_their_hour(hour: Hour) -> No
             assert sum(value for name, value in reasons.items() if name != "because") == pytest.approx(score, abs=1e-5)
     assert [item for _, item in shown[USERS[0]]] == ["x2"], "who had x1 does not see it again"
     assert hour.after["run"]["exploration"] == {"new_items": 2, "came": 2, "went": 0, "relisted": 23}
-    text = show_user(hour.home, USERS[1], hour.after["id"])
+    text = user_as_text(of_user(hour.home, USERS[1], hour.after["id"]))
     assert text.count("a place kept for new items") == 2
 
 
@@ -145,8 +145,8 @@ def test_users_without_a_history_see_what_their_segment_likes(hour: Hour) -> Non
             assert reasons["popularity"] + reasons["segment"] == pytest.approx(score, abs=1e-5)
             assert reasons["exploration"] == 0
     assert not any(reasons["segment"] for reasons in found["plain"]["reasons"])
-    assert "recent popularity among users with plan gold" in show_user(hour.home, "g", hour.before["id"])
-    assert "recent popularity is shown" in show_user(hour.home, "plain", hour.before["id"])
+    assert "recent popularity among users with plan gold" in user_as_text(of_user(hour.home, "g", hour.before["id"]))
+    assert "recent popularity is shown" in user_as_text(of_user(hour.home, "plain", hour.before["id"]))
 
 
 def test_an_update_leaves_what_a_rebuild_gives(hour: Hour, tmp_path: Path) -> None:

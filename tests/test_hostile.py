@@ -24,6 +24,7 @@ from include.settings import Settings
 from include.steps.clean import clean
 from include.steps.gate_lake import gate_lake
 from include.steps.land import land
+from include.steps.look_up import item_page, user_page
 from include.steps.plan import plan_recommend
 from include.stores import lake, landing, publications, vectors
 from tests import samples
@@ -33,6 +34,7 @@ from tests.test_path import include_process, lists, published, table
 ROWS = 100_000
 T = HOURS[-1] + timedelta(hours=1)
 COUNTS = ("interaction", "text_only")
+BY_ID = {VectorTable.USERS: "user_id", VectorTable.ITEMS: "item_id"}
 HISTORIES = {"events": "int_event_history", "items": "int_item_history", "users": "int_user_history"}
 ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\u200b]")
 
@@ -205,6 +207,19 @@ def test_no_page_holds_what_acts(ran: Ran) -> None:
     for path, page in found.items():
         assert not [markup for markup in MARKUP if markup in page], path
         assert tame(page.replace("\t", " ")), path
+
+
+def test_pages_of_hostile_users_and_items_hold_nothing_that_acts(ran: Ran) -> None:
+    settings, manifest = ran.settings, ran.manifest
+    users, items = (set(table(settings, manifest, name)[key].to_pylist()) for name, key in BY_ID.items())
+    odd = [name for name in (*MARKUP, *ODD) if name in users | items]
+    assert any(not name.isprintable() for name in odd)
+    assert any("<" in name for name in odd)
+    found = [user_page(settings, name) for name in odd if name in users]
+    found += [item_page(settings, name) for name in odd if name in items]
+    for page in found:
+        assert not [markup for markup in MARKUP if markup in page]
+        assert tame(page.replace("\t", " "))
 
 
 # ---------------------------------------------------------------- what has no effect, and what fails

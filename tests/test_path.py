@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from include.__main__ import main
-from include.columns import VectorTable
+from include.columns import USER_VECTORS, VectorTable
 from include.errors import BadInput, GateFailed
 from include.models.encoder import resolve
 from include.settings import REPOSITORY, Encoder, Settings, Surface
@@ -28,9 +28,10 @@ from include.steps.clean import clean
 from include.steps.export import export
 from include.steps.gate_lake import gate_lake
 from include.steps.land import land
+from include.steps.look_up import follow, item_page, user_page
 from include.steps.plan import plan_challenger, plan_rebuild, plan_recommend, plan_update
 from include.steps.publish import publish
-from include.steps.show import show_item, show_user
+from include.steps.show import item_as_text, of_item, of_user, user_as_text
 from include.stores import behaviour, lake, publications, vectors
 from tests import samples
 
@@ -286,14 +287,45 @@ def test_surfaces_with_different_reasons_are_exported_together(shop, tmp_path):
 
 def test_a_person_can_read_a_user_and_an_item(shop):
     settings, made = shop
-    text = show_user(settings, "u1")
+    text = user_as_text(of_user(settings, "u1"))
     assert made["fresh"]["id"] in text
     assert "because of" in text
-    assert "Quite another thing" in show_item(settings, "i3")
-    assert "no text" in show_item(settings, "i19")
-    assert "no history" in show_user(settings, "u12", made["first"]["id"])
+    assert "Quite another thing" in item_as_text(of_item(settings, "i3"))
+    assert "no text" in item_as_text(of_item(settings, "i19"))
+    assert "no history" in user_as_text(of_user(settings, "u12", made["first"]["id"]))
     with pytest.raises(BadInput, match="nobody"):
-        show_user(settings, "nobody")
+        of_user(settings, "nobody")
+
+
+def test_a_page_tells_how_a_user_went_from_publication_to_publication(shop):
+    settings, made = shop
+    touched = made["update plan"]["users"]
+    moved = next(user for user in touched if user != "newcomer")
+    still = next(user for user in ("u3", "u4", "u5", "u6") if user not in touched)
+    fresh = made["fresh"]["id"]
+
+    def followed(user, last=fresh, most=9):
+        return {row["id"]: row for row in follow(settings, user, last, most)}
+
+    rows = followed(still)
+    assert list(rows) == [made[name]["id"] for name in ("fresh", "rebuilt", "update", "first")]
+    assert rows[made["first"]["id"]]["moved"] == dict.fromkeys(USER_VECTORS), "there is nothing to compare with"
+    for name in ("update", "rebuilt"):
+        assert rows[made[name]["id"]]["moved"] == dict.fromkeys(USER_VECTORS, 0.0), "an hour of others"
+    assert rows[made["update"]["id"]]["lists"] == {"home": 0}
+    assert any(followed(moved)[made["update"]["id"]]["moved"].values())
+    before = followed("newcomer")[made["first"]["id"]]
+    assert (before["n_interactions"], before["lists"]) == (None, {"home": None})
+    assert list(followed(still, made["update"]["id"], most=1)) == [made["update"]["id"]]
+
+    page = user_page(settings, moved)
+    assert f"publications/{fresh}" in page
+    assert of_user(settings, moved)["lists"]["home"][0]["title"] in page
+    assert "recent popularity" in user_page(settings, "u12", made["first"]["id"])
+    assert "Quite another thing" in item_page(settings, "i3")
+    assert "It has no text" in item_page(settings, "i19")
+    with pytest.raises(BadInput, match="nobody"):
+        user_page(settings, "nobody")
 
 
 def test_a_past_t_does_not_serve_and_knows_nothing_later(shop):

@@ -1,5 +1,6 @@
 """The whole path once through a real Airflow: its scheduler, its API, its pools, and the plugin's pages."""
 
+import html
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from include.columns import VectorTable
 from include.embedded import airflow
 from include.embedded.client import Client, Run
 from include.embedded.demo import DAGS, WRITER_POOL
@@ -26,7 +28,7 @@ from include.steps.compare import compare
 from include.steps.land import land
 from include.steps.migrate import opened
 from include.steps.plan import plan_rebuild
-from include.stores import publications
+from include.stores import publications, vectors
 from tests import samples
 from tests.test_dags import land_sample
 from tests.test_incremental import published
@@ -438,6 +440,30 @@ def test_the_operators_page_and_its_links_are_served_behind_the_login(settings: 
         "reports/..%2Fpublications%2Fserving.json",
     ):
         assert httpx.get(f"{url}/tidemark/{wrong}", headers=headers, timeout=60).status_code == 404, wrong
+
+
+def test_a_user_and_an_item_are_looked_up_behind_the_login(settings: Settings, client: Client) -> None:
+    url, headers = signed_in(settings)
+    serving = publications.serving(settings)
+    rows = {
+        kind: vectors.read(settings, serving["encoder_id"], name, serving["tables"][name]["version"])
+        for kind, name in (("users", VectorTable.USERS), ("items", VectorTable.ITEMS))
+    }
+    found = {kind: row[f"{kind.removesuffix('s')}_id"][0].as_py() for kind, row in rows.items()}
+    for kind, name in found.items():
+        address = f"{url}/tidemark/{kind}/"
+        assert httpx.post(address, data={"id": name}).status_code == 401
+        page = httpx.post(address, data={"id": name}, headers=headers, timeout=60)
+        assert page.status_code == 200, page.text
+        assert html.escape(name) in page.text
+        assert serving["id"] in page.text
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        earlier = httpx.post(address, data={"id": name, "publication": "../serving"}, headers=headers, timeout=60)
+        unknown = httpx.post(address, data={"id": "<b>nobody"}, headers=headers, timeout=60)
+        assert (earlier.status_code, unknown.status_code) == (404, 404)
+        assert "&lt;b&gt;nobody" in unknown.text
+        assert httpx.post(address, headers=headers).status_code == 422, "no id"
+        assert httpx.get(address, headers=headers, follow_redirects=False).headers["location"] == "../"
 
 
 def test_runbooks_are_served_behind_the_login_and_nothing_else_is(settings: Settings, client: Client) -> None:

@@ -28,7 +28,7 @@ from include.steps.plan import plan_challenger, plan_rebuild, plan_recommend, pl
 from include.steps.prune import prune
 from include.steps.publish import publish
 from include.steps.roll_back import roll_back
-from include.steps.show import show_item
+from include.steps.show import item_as_text, of_item
 from include.steps.timeline import timeline
 from include.steps.update_items import item_rows
 from include.stores import behaviour, lake, maintenance, publications, vectors
@@ -287,7 +287,7 @@ def test_both_encoders_publications_are_read_from_the_home_whatever_serves(
     for name in ("update", "back"):
         entry = made[name]
         export(of(home), "user-vectors", tmp_path / f"{name}.parquet", entry["id"])
-        assert "nearest by text" in show_item(of(home), "i3", entry["id"])
+        assert "nearest by text" in item_as_text(of_item(of(home), "i3", entry["id"]))
         user = table(of(home), entry, VectorTable.USERS).to_pylist()[0]
         past = timeline(
             of(home), user["user_id"], at=[datetime.fromisoformat(entry["as_of"])],
@@ -522,7 +522,7 @@ def test_an_encoder_that_nobody_approved_updates_nothing(home: Path, sre_model: 
         for line in doctor(other)["advice"]
     )
     # What was published is not lost by it, and the way to switch is open.
-    assert show_item(other, "i3")
+    assert of_item(other, "i3")["near"]
     approve(other, shadow["id"], "ann")
     assert publications.serving(other)["encoder_id"] == shadow["encoder_id"]
     assert of(home, encoder=Encoder(source=str(sre_model))).encoder.source == str(sre_model)

@@ -214,11 +214,11 @@ def show_user(
 ) -> None:
     """A user's recent history, and what is recommended and why; or how the user's interests moved."""
     if not timeline:
-        from include.steps.show import show_user as step
+        from include.steps.show import of_user, user_as_text
 
         if at or out or every or points:
             raise BadInput("--at, --every, --points and --out go with --timeline")
-        typer.echo(step(home(), user_id, publication, top))
+        typer.echo(user_as_text(of_user(home(), user_id, publication, top)))
         return
     from include.steps.timeline import as_text
     from include.steps.timeline import timeline as past
@@ -233,9 +233,9 @@ def show_user(
 @show_app.command("item")
 def show_item(item_id: str, publication: ToPublication = None, top: Annotated[int, typer.Option(min=1)] = 10) -> None:
     """An item's versions and its nearest items by text."""
-    from include.steps.show import show_item as step
+    from include.steps.show import item_as_text, of_item
 
-    typer.echo(step(home(), item_id, publication, top))
+    typer.echo(item_as_text(of_item(home(), item_id, publication, top)))
 
 
 class Exported(StrEnum):

@@ -263,7 +263,7 @@ def run_dags(client: Client, span: tuple[datetime, datetime], hours: list[dateti
 
 def report(settings: Settings, users: list[str]) -> None:
     """Print what was published, and what three users get and why."""
-    from include.steps.show import show_user
+    from include.steps.show import of_user, user_as_text
 
     manifest = publications.serving(settings)
     say(f"publication {manifest['id']} serves: as of {manifest['as_of']}, lake snapshot {manifest['lake_snapshot']}")
@@ -279,7 +279,7 @@ def report(settings: Settings, users: list[str]) -> None:
         )
     print("\nThree users of the last hours")
     for user in users:
-        print(f"\n{show_user(settings, user)}")
+        print(f"\n{user_as_text(of_user(settings, user))}")
 
 
 def _count(value: Any) -> str:

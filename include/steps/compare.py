@@ -91,6 +91,18 @@ def _version(manifest: Manifest, name: str) -> vectors.Version:
     return manifest["encoder_id"], manifest["tables"][name]["version"]
 
 
+def comparable(before: Manifest, after: Manifest) -> tuple[list[str], dict[str, str]]:
+    """Which vectors of users are of one space in two publications, and why the others cannot be compared, by name."""
+    if before["encoder_id"] != after["encoder_id"]:
+        why = f"vectors of encoder {before['encoder_id']} and of encoder {after['encoder_id']} cannot be compared"
+        return [], dict.fromkeys(USER_VECTORS, why)
+    factors = [manifest["artefacts"][Artefact.ITEM_FACTORS] for manifest in (before, after)]
+    if factors[0] == factors[1]:
+        return list(USER_VECTORS), {}
+    why = f"vectors of {factors[0]} and of {factors[1]} cannot be compared"
+    return [name for name in USER_VECTORS if name != "behaviour"], {"behaviour": why}
+
+
 def users_moved(settings: Settings, before: Manifest, after: Manifest, top: int) -> dict[str, Any]:
     """Whose interest vectors moved between two publications, and how far (one minus the cosine).
 
@@ -99,14 +111,9 @@ def users_moved(settings: Settings, before: Manifest, after: Manifest, top: int)
         (for each vector, of those who moved) and `most` (`{user_id, long, short, behaviour}`, the furthest first). `refused`
         names what cannot be compared and why: vectors of two encoders, or behaviour vectors of two trainings.
     """
-    if before["encoder_id"] != after["encoder_id"]:
-        why = f"vectors of encoder {before['encoder_id']} and of encoder {after['encoder_id']} cannot be compared"
-        return {"refused": dict.fromkeys(USER_VECTORS, why)}
-    names, refused = list(USER_VECTORS), {}
-    factors = [manifest["artefacts"][Artefact.ITEM_FACTORS] for manifest in (before, after)]
-    if factors[0] != factors[1]:
-        names.remove("behaviour")
-        refused["behaviour"] = f"vectors of {factors[0]} and of {factors[1]} cannot be compared"
+    names, refused = comparable(before, after)
+    if not names:
+        return {"refused": refused}
     versions = _version(before, VectorTable.USERS), _version(after, VectorTable.USERS)
     came, went, rewritten = vectors.differing(settings, VectorTable.USERS, *versions)
     ids: list[str] = []

@@ -279,7 +279,7 @@ def nearest(
     table = _at(settings, name, (encoder_id, version))
     key = table.schema.field(0).name
     query = table.search(np.asarray(vector, dtype=np.float32), vector_column_name=column).distance_type("dot")
-    found = query.limit(most).select([key]).to_list()
+    found = query.limit(most).select([key, "_distance"]).to_list()
     # LanceDB's dot distance is one minus the product.
     return [(row[key], 1.0 - row["_distance"]) for row in found]
 
