@@ -125,9 +125,14 @@ def test_a_shard_that_is_missing_is_named_and_can_be_made_up_for(at_users: tuple
 
 @pytest.mark.parametrize(
     ("left_out", "stops"),
-    [("update_items", "update_users"), ("keep_users", "check_vectors"), ("keep_lists", "check_lists")],
+    [
+        ("train_artefacts", "update_items"),
+        ("update_items", "update_users"),
+        ("keep_users", "check_vectors"),
+        ("keep_lists", "check_lists"),
+    ],
 )
-def test_a_table_whose_step_was_marked_as_a_success_is_named(
+def test_what_is_missing_since_its_step_was_marked_as_a_success_is_named(
     gated_home: Path, tmp_path: Path, left_out: str, stops: str
 ) -> None:
     settings = home(gated_home, tmp_path, 1)

@@ -42,6 +42,19 @@ def written_version(state: dict[str, Any], name: str) -> int:
     return int(state["tables"][name]["version"])
 
 
+def require_artefacts(state: dict[str, Any]) -> None:
+    """Do nothing where a candidate has all artefacts that it is made with.
+
+    Raises:
+        TidemarkError: the step that trains them did not run, as where somebody marked its task as a success.
+    """
+    missing = [kind for kind in state["kinds"] if kind not in state["artefacts"]]
+    if missing:
+        raise TidemarkError(
+            f"the artefact {missing[0]} is missing: run train_artefacts again, or start again from the plan"
+        )
+
+
 def keep_parts(
     settings: Settings,
     candidate: str,

@@ -11,7 +11,7 @@ from include.columns import Artefact, VectorTable
 from include.models.sparse import picked
 from include.settings import Settings
 from include.steps.item_texts import centred_text_vectors
-from include.steps.tables import base_version, summary
+from include.steps.tables import base_version, require_artefacts, summary
 from include.steps.timing import timed
 from include.stores import artefacts, behaviour, lake, publications, vectors
 from include.stores.lock import writing
@@ -22,8 +22,12 @@ def update_items(settings: Settings, candidate: str) -> dict[str, Any]:
 
     Returns:
         The table: its version, and how many rows were written and taken away.
+
+    Raises:
+        TidemarkError: an artefact or a text vector that it is made with is missing.
     """
     state = publications.planned(settings, candidate)
+    require_artefacts(state)
     touched = publications.touched(settings, candidate)
     with timed(settings, candidate, "update_items"), writing(settings):
         items, lists = _write_items(settings, state, touched["items"])
