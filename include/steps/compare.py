@@ -140,13 +140,6 @@ def users_moved(settings: Settings, before: Manifest, after: Manifest, top: int)
     }
 
 
-def _surfaces(*manifests: Manifest) -> list[str]:
-    prefix = VectorTable.recommendations("")
-    return sorted(
-        {name.removeprefix(prefix) for each in manifests for name in each["tables"] if name.startswith(prefix)}
-    )
-
-
 def lists_changed(settings: Settings, before: Manifest, after: Manifest) -> dict[str, dict[str, Any]]:
     """For each surface whose top 10 changed.
 
@@ -156,7 +149,7 @@ def lists_changed(settings: Settings, before: Manifest, after: Manifest) -> dict
         lists that changed (1 where none did). `refused` and why where one publication has no such surface.
     """
     found: dict[str, dict[str, Any]] = {}
-    for surface in _surfaces(before, after):
+    for surface in sorted({*publications.surfaces(before), *publications.surfaces(after)}):
         name = VectorTable.recommendations(surface)
         lacking = [manifest.get("id", "to be made") for manifest in (before, after) if name not in manifest["tables"]]
         if lacking:

@@ -30,9 +30,8 @@ def export(settings: Settings, what: What, out: Path, publication: str | None = 
     manifest = publications.named_or_serving(settings, publication)
     refuse_other_files(out)
     if what == "recommendations":
-        lists = [name for name in sorted(manifest["tables"]) if name.startswith(VectorTable.recommendations(""))]
         # A short surface keeps no places for new items, so its reasons lack a field that others have: null there.
-        found = [_lists(settings, manifest, name) for name in lists]
+        found = [_lists(settings, manifest, surface) for surface in publications.surfaces(manifest)]
         table = pa.concat_tables(found, promote_options="permissive")
     else:
         table = _table(settings, manifest, VectorTable.USERS if what == "user-vectors" else VectorTable.ITEMS)
@@ -57,12 +56,11 @@ def _table(settings: Settings, manifest: publications.Manifest, name: str) -> pa
     return vectors.read(settings, manifest["encoder_id"], name, manifest["tables"][name]["version"])
 
 
-def _lists(settings: Settings, manifest: publications.Manifest, name: str) -> pa.Table:
-    lists = _table(settings, manifest, name).combine_chunks()
+def _lists(settings: Settings, manifest: publications.Manifest, surface: str) -> pa.Table:
+    lists = _table(settings, manifest, VectorTable.recommendations(surface)).combine_chunks()
     items = lists["items"].combine_chunks()
     lengths = np.asarray(items.value_lengths())
     owner = np.repeat(np.arange(lists.num_rows), lengths)
-    surface = name.removeprefix(VectorTable.recommendations(""))
     return pa.table(
         {
             "surface": pa.array([surface] * len(owner), pa.string()),

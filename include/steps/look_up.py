@@ -13,7 +13,6 @@ from include.steps.compare import TOP, comparable
 from include.steps.templates import rendered
 from include.stores import publications
 
-LISTS = VectorTable.recommendations("")
 FOLLOWED = 10
 """Publications, at most, over which a page follows a user."""
 
@@ -70,45 +69,42 @@ def follow(settings: Settings, user_id: str, publication: str, most: int) -> lis
         if (entry["encoder_id"], publications.line_of(entry)) == (last["encoder_id"], publications.line_of(last))
         and publications.order(entry) <= publications.order(last)
     ]
-    found = [(entry, _rows(settings, entry, user_id)) for entry in until[-most - 1 :]]
+    found = [
+        (
+            entry,
+            show.row_of(settings, entry, VectorTable.USERS, user_id),
+            show.lists_of(settings, entry, user_id),
+        )
+        for entry in until[-most - 1 :]
+    ]
     steps = [_step(before, after) for before, after in zip([None, *found], found, strict=False)]
     return steps[: -most - 1 : -1]
 
 
-Rows = dict[str, dict[str, Any] | None]
-"""What those of a publication's tables that tell of users hold of one, by their names."""
+Row = dict[str, Any] | None
+Held = tuple[publications.Manifest, Row, dict[str, Row]]
+"""A publication, and what it holds of a user: the row of vectors, and by surface that of the list."""
 
 
-def _rows(settings: Settings, manifest: publications.Manifest, user_id: str) -> Rows:
-    return {
-        name: show.row_of(settings, manifest, name, user_id)
-        for name in manifest["tables"]
-        if name == VectorTable.USERS or name.startswith(LISTS)
-    }
-
-
-def _step(
-    before: tuple[publications.Manifest, Rows] | None, after: tuple[publications.Manifest, Rows]
-) -> dict[str, Any]:
+def _step(before: Held | None, after: Held) -> dict[str, Any]:
     """What one publication did to a user since the one before it."""
-    manifest, rows = after
-    vector = rows[VectorTable.USERS]
+    manifest, vector, lists = after
     moved: dict[str, float | None] = dict.fromkeys(USER_VECTORS)
-    others: dict[str, int | None] = {name.removeprefix(LISTS): None for name in rows if name != VectorTable.USERS}
+    new: dict[str, int | None] = dict.fromkeys(lists)
     if before is not None:
-        earlier, known = before
-        if vector is not None and (old := known[VectorTable.USERS]) is not None:
+        earlier, old, known = before
+        if vector is not None and old is not None:
             for name in comparable(earlier, manifest)[0]:
                 moved[name] = float(movement(_array(old[name]), _array(vector[name]))[0])
-        for surface in others:
-            one, other = (each.get(f"{LISTS}{surface}") for each in (known, rows))
-            if one is not None and other is not None:
-                others[surface] = len(set(other["items"][:TOP]) - set(one["items"][:TOP]))
+        for surface, listed in lists.items():
+            one = known.get(surface)
+            if one is not None and listed is not None:
+                new[surface] = len(set(listed["items"][:TOP]) - set(one["items"][:TOP]))
     return {
         **{name: manifest[name] for name in ("id", "as_of", "kind")},
         "n_interactions": vector and vector["n_interactions"],
         "moved": moved,
-        "lists": others,
+        "lists": new,
     }
 
 

@@ -33,11 +33,7 @@ def of_user(settings: Settings, user_id: str, publication: str | None = None, to
     """
     manifest = publications.named_or_serving(settings, publication)
     snapshot, as_of = manifest["lake_snapshot"], datetime.fromisoformat(manifest["as_of"])
-    lists = {
-        name.removeprefix(VectorTable.recommendations("")): row_of(settings, manifest, name, user_id)
-        for name in sorted(manifest["tables"])
-        if name.startswith(VectorTable.recommendations(""))
-    }
+    lists = lists_of(settings, manifest, user_id)
     if not any(lists.values()):
         raise BadInput(
             f"user '{_shown(user_id)}' is not in publication {manifest['id']}: to an unknown user show recent popularity, "
@@ -213,3 +209,11 @@ def row_of(settings: Settings, manifest: publications.Manifest, name: str, key: 
     table = manifest["tables"][name]
     found = vectors.read(settings, manifest["encoder_id"], name, table["version"], keys=[key]).to_pylist()
     return found[0] if found else None
+
+
+def lists_of(settings: Settings, manifest: publications.Manifest, user_id: str) -> dict[str, dict[str, Any] | None]:
+    """A user's row of each surface's table, by surface; None where a surface has no list for the user."""
+    return {
+        surface: row_of(settings, manifest, VectorTable.recommendations(surface), user_id)
+        for surface in publications.surfaces(manifest)
+    }

@@ -384,6 +384,12 @@ def line_of(entry: Manifest) -> str | None:
     return None if name is None else str(name)
 
 
+def surfaces(entry: Manifest) -> list[str]:
+    """The surfaces that a publication has lists of, by name."""
+    prefix = VectorTable.recommendations("")
+    return sorted(name.removeprefix(prefix) for name in entry["tables"] if name.startswith(prefix))
+
+
 def serving_line(settings: Settings) -> str | None:
     """The line of the publication that serves; the first line where nothing does."""
     name = serving_id(settings)
