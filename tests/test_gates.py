@@ -133,9 +133,30 @@ def good_users() -> pd.DataFrame:
     )
 
 
+def judged_vectors(
+    items: pd.DataFrame,
+    users: pd.DataFrame,
+    encoder_ids: list[str | None],
+    settings: Settings,
+    *,
+    expected: tuple[int, int],
+    dimension: int = 384,
+) -> GateResult:
+    expected_items, expected_users = expected
+    return check_vectors(
+        items,
+        users,
+        encoder_ids,
+        settings,
+        expected_items=expected_items,
+        expected_users=expected_users,
+        dimension=dimension,
+    )
+
+
 def test_good_vectors_pass_and_leave_data_docs(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
     logging.getLogger().setLevel(logging.INFO)
-    result = check_vectors(good_items(), good_users(), ["e", "e", "e"], settings, expected_items=22, expected_users=22)
+    result = judged_vectors(good_items(), good_users(), ["e", "e", "e"], settings, expected=(22, 22))
     assert failures(result) == set()
     assert result.expectations > 20
     index = settings.reports / "data_docs" / "index.html"
@@ -180,7 +201,7 @@ def spoil(frame: pd.DataFrame, faults: list[tuple[str, Any, str]]) -> pd.DataFra
 
 def test_each_fault_of_a_vector_fails_its_expectation(settings: Settings) -> None:
     items, users = spoil(good_items(), ITEM_FAULTS), spoil(good_users(), USER_FAULTS)
-    result = check_vectors(items, users, ["e"], settings, expected_items=20, expected_users=20)
+    result = judged_vectors(items, users, ["e"], settings, expected=(20, 20))
     assert failures(result) == {
         *(("vectors_items", expectation, column) for column, _, expectation in ITEM_FAULTS),
         *(("vectors_users", expectation, column) for column, _, expectation in USER_FAULTS),
@@ -197,9 +218,7 @@ def test_each_fault_of_a_vector_fails_its_expectation(settings: Settings) -> Non
 
 
 def test_missing_vectors_two_encoders_and_another_dimension_fail(settings: Settings) -> None:
-    result = check_vectors(
-        good_items(), good_users(), ["e", None, "f"], settings, expected_items=23, expected_users=24, dimension=768
-    )
+    result = judged_vectors(good_items(), good_users(), ["e", None, "f"], settings, expected=(23, 24), dimension=768)
     assert failures(result) == {
         ("vectors_items", ROW_COUNT, None),
         ("vectors_items", IN_SET, "dimension"),
@@ -220,8 +239,8 @@ def test_missing_vectors_two_encoders_and_another_dimension_fail(settings: Setti
 
 def test_no_vectors_pass_only_where_none_were_due(settings: Settings) -> None:
     items, users = pd.DataFrame(columns=list(good_items())), pd.DataFrame(columns=list(good_users()))
-    assert failures(check_vectors(items, users, ["e"], settings, expected_items=0, expected_users=0)) == set()
-    assert failures(check_vectors(items, users, [], settings, expected_items=1, expected_users=1)) == {
+    assert failures(judged_vectors(items, users, ["e"], settings, expected=(0, 0))) == set()
+    assert failures(judged_vectors(items, users, [], settings, expected=(1, 1))) == {
         ("vectors_items", ROW_COUNT, None),
         ("vectors_users", ROW_COUNT, None),
         ("vectors_encoder", "expect_column_unique_value_count_to_be_between", "encoder_id"),
@@ -230,7 +249,7 @@ def test_no_vectors_pass_only_where_none_were_due(settings: Settings) -> None:
 
 def test_an_expectation_that_cannot_be_judged_has_failed(settings: Settings) -> None:
     items = good_items().drop(columns="norm")
-    result = check_vectors(items, good_users(), ["e"], settings, expected_items=20, expected_users=20)
+    result = judged_vectors(items, good_users(), ["e"], settings, expected=(20, 20))
     assert failures(result) == {("vectors_items", NOT_NULL, "norm"), ("vectors_items", BETWEEN, "norm")}
     assert all("norm" in entry["observed"] for entry in result.failed)
 
@@ -242,7 +261,7 @@ def test_data_docs_show_earlier_results_and_drop_the_oldest(
         return set((settings.reports / "data_docs" / "validations").rglob("*.html"))
 
     def judge() -> None:
-        check_vectors(good_items(), good_users(), ["e"], settings, expected_items=1, expected_users=1)
+        judged_vectors(good_items(), good_users(), ["e"], settings, expected=(1, 1))
 
     judge()
     first = pages()
@@ -272,7 +291,11 @@ def judged_lists(
     lists: pd.DataFrame, users: pd.DataFrame, settings: Settings, surface: Surface = SURFACE, **expected: int
 ) -> GateResult:
     return check_recommendations(
-        lists, users, surface, settings, **({"expected_users": 4, "eligible_items": 6} | expected)
+        lists,
+        users,
+        surface,
+        settings,
+        **({"expected_users": 4, "eligible_items": 6, "listed_users": len(users)} | expected),
     )
 
 

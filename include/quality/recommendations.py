@@ -92,7 +92,7 @@ def check_recommendations(
     *,
     expected_users: int,
     eligible_items: int,
-    listed_users: int | None = None,
+    listed_users: int,
 ) -> GateResult:
     """Judge a candidate's lists for one surface.
 
@@ -103,20 +103,15 @@ def check_recommendations(
             may be beside them, and how many are.
         expected_users: users who should have a list.
         eligible_items: items that could be in some list.
-        listed_users: users who have a list, where `lists` and `users` hold only those whose list is new; by default
-            all of `users`. How much of the catalogue the lists cover is judged only when all lists are there.
+        listed_users: users who have a list, also where `lists` and `users` hold only those whose list is new. How much of the
+            catalogue the lists cover is judged only when all lists are there.
     """
     rows = users["user_id"].map(lists["user_id"].value_counts()).fillna(0).astype("int64")
     least = users["eligible"].clip(upper=surface.length)
     most = (users["eligible"] + users.get("new", 0)).clip(upper=surface.length)
     lengths = users.assign(due=users["listed"].fillna(least).clip(lower=least, upper=most), rows=rows)
-    whole = listed_users is None or listed_users <= len(users)
-    coverage = pd.DataFrame(
-        {
-            "listed_users": [len(users) if listed_users is None else listed_users],
-            "listed_items": [lists["item_id"].nunique()],
-        }
-    )
+    whole = listed_users <= len(users)
+    coverage = pd.DataFrame({"listed_users": [listed_users], "listed_items": [lists["item_id"].nunique()]})
     return run_gate(
         f"recommendations_{surface.name}",
         [

@@ -98,7 +98,7 @@ def check_vectors(
     *,
     expected_items: int,
     expected_users: int,
-    dimension: int | None = None,
+    dimension: int,
 ) -> GateResult:
     """Judge a candidate's vectors by what was measured on them.
 
@@ -109,12 +109,9 @@ def check_vectors(
         encoder_ids: those that the tables' metadata and the manifest name.
         expected_items: items that should have a vector.
         expected_users: users with history, who should have vectors.
-        dimension: length of the encoder's vectors; by default the most common one of the two tables.
+        dimension: length of the encoder's vectors.
     """
     gates = settings.gates
-    if dimension is None:
-        common = pd.concat([items["dimension"], users["dimension"]]).mode()
-        dimension = int(common.iloc[0]) if len(common) else 0
     named = pd.DataFrame({"encoder_id": pd.Series(list(encoder_ids), dtype="str")})
     return run_gate(
         "vectors",

@@ -66,14 +66,23 @@ class Wanted:
     @cached_property
     def word(self) -> str:
         """A regular expression of any spelling, as a word of its own; RE2 has no look-around."""
-        either = "|".join(map(re.escape, self.spellings))
         alone = f"[^{_LETTER}{_JOINS}]"
         before = f"(?:^|{alone}|(?:^|[^{_LETTER}])[{_JOINS}]|{_ESCAPED})"
-        return f"{before}(?:{either})(?:$|{alone}|[{_JOINS}](?:$|[^{_LETTER}]))"
+        return f"{before}(?:{self._literal})(?:$|{alone}|[{_JOINS}](?:$|[^{_LETTER}]))"
+
+    @cached_property
+    def _literal(self) -> str:
+        """A regular expression of any spelling, wherever it stands: quick to compile, and what `word` finds has it."""
+        return "|".join(map(re.escape, self.spellings))
 
     def is_in(self, text: str) -> bool:
         """Whether a text names the user."""
-        return _among(pa.array([text]), self.word, regex=True)
+        return self.is_among(pa.array([text]))
+
+    def is_among(self, texts: Any) -> bool:
+        """Whether any of some texts, an array, names the user."""
+        near = pc.match_substring_regex(texts, self._literal)
+        return _any(near) and _any(pc.match_substring_regex(texts.filter(near), self.word))
 
     @cached_property
     def _literals(self) -> list[re.Pattern[bytes]]:
@@ -88,7 +97,7 @@ class Wanted:
             begins: whether nothing comes before; else an id at the beginning does not count.
             ends: whether nothing comes after; else an id at the end does not count.
         """
-        return any(_among(pa.array(some), self.word, regex=True) for some in self._surroundings(content, begins, ends))
+        return any(self.is_among(pa.array(some)) for some in self._surroundings(content, begins, ends))
 
     def _surroundings(self, content: Any, begins: bool, ends: bool) -> Iterator[list[str]]:
         """Each place that holds the id, with what stands beside it."""
@@ -172,11 +181,12 @@ def _condition(kinds: dict[str, str], wanted: Wanted) -> tuple[str, dict[str, st
     if USER in kinds:
         either.append(f"{USER} = $user")
         values["user"] = wanted.user
-    texts = {"VARCHAR": '"{}"', "VARCHAR[]": "array_to_string(\"{}\", ' ')"}
-    for name, kind in kinds.items():
-        if kind in texts and not wanted.exact:
-            either.append(f"regexp_matches({texts[kind].format(name)}, $word)")
-            values["word"] = wanted.word
+    forms = {"VARCHAR": '"{}"', "VARCHAR[]": 'array_to_string("{}", chr(10))'}
+    texts = [forms[kind].format(name) for name, kind in kinds.items() if kind in forms]
+    if texts and not wanted.exact:
+        # One expression a table, with line ends between the texts: to compile it costs more than to read a small table.
+        either.append(f"regexp_matches(concat_ws(chr(10), {', '.join(texts)}), $word)")
+        values["word"] = wanted.word
     return " OR ".join(either), values
 
 
@@ -220,10 +230,10 @@ def _look(file: Path, wanted: Wanted) -> Iterator[Trace]:
             return
         explained = False
         for name, values in columns:
-            own = name.split(".")[0] == USER and pc.any(pc.equal(values, wanted.user)).as_py()
-            if own or (not wanted.exact and _among(values, wanted.word, regex=True)):
+            own = name.split(".")[0] == USER and _any(pc.equal(values, wanted.user))
+            if own or (not wanted.exact and wanted.is_among(values)):
                 yield Trace(file, f"column {name}", holds=own or file.suffix in _ROWS)
-            explained = explained or (not wanted.exact and _among(values, wanted.user))
+            explained = explained or (not wanted.exact and _any(pc.match_substring(values, wanted.user)))
         # Bytes that no row holds, as of a statistic or a page that is free; not the beginning of somebody else's id.
         if not wanted.exact and not explained and _holds(file, wanted.user.encode()):
             yield Trace(file, "its bytes")
@@ -233,9 +243,8 @@ def _look(file: Path, wanted: Wanted) -> Iterator[Trace]:
         yield Trace(file, f"it cannot be read ({' '.join(str(error).split())[:200]})", unread=True)
 
 
-def _among(values: Any, text: str, *, regex: bool = False) -> bool:
-    match = pc.match_substring_regex if regex else pc.match_substring
-    return bool(pc.any(match(values, text)).as_py())
+def _any(found: Any) -> bool:
+    return bool(pc.any(found).as_py())
 
 
 def _in_plain(file: Path, wanted: Wanted) -> Iterator[Trace]:
