@@ -10,9 +10,10 @@ STAMP := .venv/.installed
 DATASET ?= ml-100k
 # Tests of one file stay with one worker, in order: they share what is made once. tests/conftest.py says what begins first.
 WORKERS ?= 2
+MARKS ?= not cluster and not approval
 SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install env demo up down test test-cluster prove-incremental prove-retail prove-backfill prove-switch prove-updates lint bench sql lock
+.PHONY: help install env demo up down test test-cluster prove-incremental prove-retail prove-backfill prove-switch prove-updates lint lint-python lint-types lint-sql lint-images bench sql lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +40,7 @@ env: ## A .env for docker-compose.yaml, with new secrets
 	@sh deploy/new_env.sh
 
 test: install ## The tests, but for those of a cluster and of approvals (some start a real scheduler; some need ../shared/data)
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "$(MARKS)"
 
 test-cluster: install ## The tests that start Postgres, Redis, an object store and Airflow with Celery workers, on loopback
 	@lacking=""; \
@@ -64,12 +65,20 @@ prove-switch: install ## Another encoder as a challenger: shadow, comparison, ap
 prove-updates: install ## What updates of few users cost beside a rebuild, over the number of users (an hour)
 	@$(BIN)/python -m benchmarks.bench_updates
 
-lint: install ## ruff, mypy, sqlfluff, import contracts, hadolint, compose-lint
+lint: lint-python lint-types lint-sql lint-images ## ruff, import contracts, mypy, sqlfluff, hadolint, compose-lint (-j 2: side by side)
+
+lint-python: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	PATH="$(CURDIR)/$(BIN):$$PATH" sqlfluff lint dbt_project/models dbt_project/tests
 	$(BIN)/lint-imports
+
+lint-types: install
+	$(BIN)/mypy
+
+lint-sql: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" sqlfluff lint dbt_project/models dbt_project/tests
+
+lint-images: install
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/compose-lint check --quiet docker-compose.yaml
 

@@ -17,6 +17,7 @@ from include.settings import REPOSITORY, Settings
 # What takes minutes begins first, so that no worker is left alone with it at the end.
 LONGEST = (
     "test_scheduler",
+    "test_cluster",
     "test_retail",
 )
 SRE_MODEL = "sre-embedding-model==1.0.0"
