@@ -155,6 +155,40 @@ def test_each_row_has_one_outcome_counted_by_reader_and_marts(settings: Settings
     assert {node["status"] for node in summary["nodes"]} == {"success", "pass"}
 
 
+def test_a_step_attaches_the_lake_once_and_sees_what_is_written_meanwhile(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attached: list[bool] = []
+
+    def counted(settings: Settings, *, read_only: bool, attach: Any = lake._attached) -> Any:
+        attached.append(read_only)
+        return attach(settings, read_only=read_only)
+
+    def count() -> int:
+        return int(rows(settings, "SELECT count(*) FROM fct_interactions")[0][0])
+
+    @lake.attached_once
+    def step(settings: Settings) -> tuple[int, int]:
+        before = count()
+        put(settings, "events", 1, [event("b", "u1", "i1")])
+        clean(settings)  # dbt writes beside it
+        return before, count()
+
+    @lake.attached_once
+    def fails(settings: Settings) -> None:
+        raise BadInput(f"{count()} rows are too few")
+
+    put(settings, "events", 0, [event("a", "u1", "i1")])
+    clean(settings)
+    monkeypatch.setattr(lake, "_attached", counted)
+    assert step(settings) == (1, 2)
+    assert attached == [True]
+    with pytest.raises(BadInput, match="2 rows"):
+        fails(settings)
+    assert count() == 2
+    assert attached == [True, True, True], "nothing stays attached"
+
+
 def test_the_same_batch_again_changes_nothing(settings: Settings) -> None:
     file = put(settings, "events", 0, [event("a", "u1", "i1"), event("b", "u2", None, "query", text="hats")])
     put(settings, "items", 0, [{"item_id": "i1", "title": "One"}])

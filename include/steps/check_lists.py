@@ -16,6 +16,7 @@ from include.steps.timing import timed
 from include.stores import behaviour, lake, publications, vectors
 
 
+@lake.attached_once
 def check_lists(settings: Settings, candidate: str) -> dict[str, Any]:
     """Judge the lists that this candidate wrote, and that no user lacks one.
 

@@ -33,6 +33,7 @@ LATE = timedelta(days=1)
 """After the last event, from which on the T of what serves is told of."""
 
 
+@lake.attached_once
 def doctor(settings: Settings, set_encoder: Encoder | None = None) -> dict[str, Any]:
     """Gather the state of the home and what asks for attention.
 

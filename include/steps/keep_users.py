@@ -8,9 +8,10 @@ from include.steps.new_items import relist_for_new_items
 from include.steps.tables import base_version, keep_parts
 from include.steps.timing import note_seconds, timed
 from include.steps.update_users import STEP, planned_users, user_inputs
-from include.stores import publications
+from include.stores import lake, publications
 
 
+@lake.attached_once
 def keep_users(settings: Settings, candidate: str) -> dict[str, Any]:
     """Write the touched users' vectors over the base's version, or all of them anew; then see who else is to be relisted.
 

@@ -11,12 +11,13 @@ from include.settings import Settings
 from include.steps import show
 from include.steps.compare import TOP, comparable
 from include.steps.templates import rendered
-from include.stores import publications
+from include.stores import lake, publications
 
 FOLLOWED = 10
 """Publications, at most, over which a page follows a user."""
 
 
+@lake.attached_once
 def user_page(settings: Settings, user_id: str, publication: str | None = None) -> str:
     """A user's history, interests and lists with their reasons, and how they went from publication to publication, as HTML.
 
@@ -39,6 +40,7 @@ def user_page(settings: Settings, user_id: str, publication: str | None = None) 
     )
 
 
+@lake.attached_once
 def item_page(settings: Settings, item_id: str, publication: str | None = None) -> str:
     """An item's versions and the items whose texts are nearest, as HTML.
 

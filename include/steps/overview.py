@@ -8,7 +8,7 @@ from markupsafe import Markup
 from include.settings import Settings
 from include.steps.doctor import doctor
 from include.steps.templates import rendered
-from include.stores import list_quality, pages, publications
+from include.stores import lake, list_quality, pages, publications
 from include.stores.list_quality import POPULARITIES, PRODUCT
 
 PUBLICATIONS = 30
@@ -17,6 +17,7 @@ REPORTS = 20
 DAYS = 28
 
 
+@lake.attached_once
 def overview(settings: Settings) -> str:
     """The page as HTML. Its links are relative to where plugins/tidemark_pages.py serves it.
 

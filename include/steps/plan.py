@@ -41,6 +41,7 @@ def code_version() -> str:
     return digest.hexdigest()[:12]
 
 
+@lake.attached_once
 def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, Any]:
     """Plan to follow what changed since the newest publication.
 
@@ -72,6 +73,7 @@ def plan_update(settings: Settings, until: datetime | None = None) -> dict[str, 
         return _plan(settings, connection, "update", as_of, snapshot, base, why, relist=_relist(settings))
 
 
+@lake.attached_once
 def plan_recommend(
     settings: Settings, as_of: datetime | None = None, *, beyond_data: bool = False, late: timedelta = NOT_LATE
 ) -> dict[str, Any]:
@@ -109,6 +111,7 @@ def plan_recommend(
         return _plan(settings, connection, "recommend", chosen, snapshot, base, why, relist="all", asked=asked)
 
 
+@lake.attached_once
 def plan_rebuild(
     settings: Settings, as_of: datetime | None = None, publication: str | None = None, *, snapshot: int | None = None
 ) -> dict[str, Any]:
@@ -150,6 +153,7 @@ def plan_rebuild(
         )
 
 
+@lake.attached_once
 def plan_challenger(settings: Settings, encoder_settings: Encoder, reason: str) -> dict[str, Any]:
     """Plan what serves once more with another encoder, beside it: the same T, snapshot and totals, in a line of its own.
 
@@ -195,6 +199,7 @@ def plan_challenger(settings: Settings, encoder_settings: Encoder, reason: str) 
         )
 
 
+@lake.attached_once
 def plan_catching_up(settings: Settings, line: str) -> dict[str, Any]:
     """Plan to bring a challenger's line up to the newest gated snapshot, and at least to the T of what serves.
 

@@ -19,6 +19,7 @@ def _shown(text: str) -> str:
     return readable(text, LONGEST)
 
 
+@lake.attached_once
 def of_user(settings: Settings, user_id: str, publication: str | None = None, top: int = 10) -> dict[str, Any]:
     """A user's recent history, interests, and recommendations with their reasons.
 
@@ -151,6 +152,7 @@ def _near_interests(
     return {name: near(name) for name in interest_columns(vector) if any(vector[name])}
 
 
+@lake.attached_once
 def of_item(settings: Settings, item_id: str, publication: str | None = None, top: int = 10) -> dict[str, Any]:
     """An item's versions, its text's hash, and the items whose texts are nearest.
 

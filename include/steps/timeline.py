@@ -23,6 +23,7 @@ SPARE = 50  # nearest items to look at, since some were not there yet at an earl
 LONGEST = 80  # characters of a title or an id
 
 
+@lake.attached_once
 def timeline(
     settings: Settings,
     user_id: str,

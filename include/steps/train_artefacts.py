@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@lake.attached_once
 def train_artefacts(settings: Settings, candidate: str) -> dict[str, Any]:
     """Keep the text vectors that shards made; train the artefacts that the plan found missing, from events before T.
 

@@ -17,6 +17,7 @@ from include.stores import artefacts, behaviour, lake, publications, vectors
 from include.stores.lock import writing
 
 
+@lake.attached_once
 def update_items(settings: Settings, candidate: str) -> dict[str, Any]:
     """Write the touched items' vectors over the base's version, or all of them anew.
 

@@ -74,6 +74,7 @@ class Listing:
         return self.never | self.left
 
 
+@lake.attached_once
 def update_lists(settings: Settings, candidate: str, shard: int | None = None) -> dict[str, Any]:
     """Score the users that a candidate relists, for every surface: those of one shard, or of all.
 

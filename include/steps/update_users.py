@@ -46,6 +46,7 @@ def user_inputs(state: dict[str, Any]) -> dict[str, Any]:
     return {"items": written_version(state, VectorTable.ITEMS), "artefacts": state["artefacts"]}
 
 
+@lake.attached_once
 def update_users(settings: Settings, candidate: str, shard: int | None = None) -> dict[str, Any]:
     """Compute the vectors of the touched users, or of all: those of one shard, or of all shards.
 

@@ -8,11 +8,13 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import duckdb
 
@@ -134,6 +136,15 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
     """
     if read_only and not exists(settings):
         raise BadInput(f"there is no lake in {settings.home} yet: land a file and run `python -m include clean`")
+    scope = _scope_of(settings) if read_only else None
+    attached = nullcontext(scope.engine(settings)) if scope else _attached(settings, read_only=read_only)
+    with attached as engine, engine.cursor() as connection:
+        connection.execute(f"USE {ALIAS}")
+        yield connection
+
+
+@contextmanager
+def _attached(settings: Settings, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
     files.make_folder(settings.lake)
     address, secret = catalogue(settings)
     # A folder may be moved. A database that another home uses is refused.
@@ -153,14 +164,57 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
             # The lake's row groups end by bytes, which asks for it of whoever writes. Reads keep their order.
             engine.execute("SET preserve_insertion_order = false")
         try:
-            with engine.cursor() as connection:
-                connection.execute(f"USE {ALIAS}")
-                yield connection
+            yield engine
         finally:
             engine.execute(f"DETACH {ALIAS}")
             engine.execute("RESET preserve_insertion_order")
             for name in ("catalogue", "object_store"):
                 engine.execute(f"DROP SECRET IF EXISTS {name}")
+
+
+class _Scope:
+    """The lake as whoever connects first attaches it; it stays so until the scope ends."""
+
+    def __init__(self, until_the_end: ExitStack) -> None:
+        self._until_the_end = until_the_end
+        self._engine: duckdb.DuckDBPyConnection | None = None
+
+    def engine(self, settings: Settings) -> duckdb.DuckDBPyConnection:
+        if self._engine is None:
+            self._engine = self._until_the_end.enter_context(_attached(settings, read_only=True))
+        return self._engine
+
+
+_scopes = threading.local()
+
+
+def _scope_of(settings: Settings) -> _Scope | None:
+    found: _Scope | None = vars(_scopes).get(str(settings.lake))
+    return found
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def attached_once(step: Callable[Concatenate[Settings, P], T]) -> Callable[Concatenate[Settings, P], T]:
+    """Decorate a step that connects several times to read: only the first time attaches the lake, for which its catalogue is read.
+
+    Each connection still sees what others wrote before it. A catalogue in Postgres is attached each time: a connection that waits
+    while a step computes may be cut on its way there.
+    """
+
+    @wraps(step)
+    def within(settings: Settings, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        name = str(settings.lake)
+        if settings.lake_catalogue is not None or name in vars(_scopes):
+            return step(settings, *args, **kwargs)
+        with ExitStack() as until_the_end:
+            setattr(_scopes, name, _Scope(until_the_end))
+            until_the_end.callback(delattr, _scopes, name)
+            return step(settings, *args, **kwargs)
+
+    return within
 
 
 _idle: dict[tuple[str, ...], list[duckdb.DuckDBPyConnection]] = {}
