@@ -549,6 +549,15 @@ def test_a_first_clean_that_failed_leaves_a_home_that_can_be_looked_at(
     assert rows(settings, "SELECT event_key FROM fct_interactions") == [("bad",)]
 
 
+def test_a_dry_run_foretells_an_item_that_goes_with_its_only_event(settings: Settings) -> None:
+    put(settings, "events", 0, [event("a", "u1", "i1"), event("b", "u2", "i2"), event("c", "u3", "i2")])
+    clean(settings)
+    put(settings, "events", 0, [event("c", "u3", "i2")])
+    assert dry_run(settings)["items"] == {"recomputed": 2, "changed": 1, "ids": ["i1"]}
+    clean(settings)
+    assert rows(settings, "SELECT item_id FROM dim_items") == [("i2",)]
+
+
 def test_what_a_later_delivery_supersedes_is_counted_and_said(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:

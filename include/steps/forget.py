@@ -449,7 +449,4 @@ def _names(wanted: Wanted, path: Path) -> bool:
 
 
 def _shown(settings: Settings, found: list[Trace]) -> list[str]:
-    return [
-        f"{trace.file.relative_to(settings.home) if trace.file.is_relative_to(settings.home) else trace.file} ({trace.where})"
-        for trace in found
-    ]
+    return [f"{files.seen_from(settings.home, trace.file)} ({trace.where})" for trace in found]

@@ -10,7 +10,7 @@ from include.settings import Settings
 from include.steps.gate_lake import judge_newest
 from include.steps.prune import Plan, expiring, grace, let_go, oldest_that_may_go, plan_pruning
 from include.stores import batches, lake, maintenance, publications, vectors
-from include.stores.files import size
+from include.stores.files import seen_from, size
 from include.stores.lock import writing
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ def maintain(settings: Settings, dry_run: bool = False) -> dict[str, Any]:
             files = maintenance.leftovers(settings, grace(settings))
             return {
                 "pruned": {**plan.as_dict(), "snapshots": len(expiring(settings, named, under_way, grace(settings)))},
-                "orphans": [_shown(settings, path) for path in files],
-                "reports": [_shown(settings, path) for path in _old_reports(settings)],
+                "orphans": [seen_from(settings.home, path) for path in files],
+                "reports": [seen_from(settings.home, path) for path in _old_reports(settings)],
                 "dry_run": True,
             }
         before = _sizes(settings)
@@ -100,11 +100,7 @@ def _old_reports(settings: Settings) -> list[Path]:
 def _remove(settings: Settings, paths: list[Path]) -> list[str]:
     for path in paths:
         maintenance.delete(path)
-    return [_shown(settings, path) for path in paths]
-
-
-def _shown(settings: Settings, path: Path) -> str:
-    return str(path.relative_to(settings.home) if path.is_relative_to(settings.home) else path)
+    return [seen_from(settings.home, path) for path in paths]
 
 
 def _over_budget(settings: Settings) -> bool:

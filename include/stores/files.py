@@ -177,6 +177,11 @@ def _by_folder(top: Path) -> dict[str, list[Entry]]:
     return found
 
 
+def seen_from(folder: Path, path: Path) -> str:
+    """A path as it is seen from a folder; whole where it lies elsewhere."""
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
 def size(folder: Path) -> int:
     """Bytes of all files in a folder; those that vanish meanwhile count nothing."""
     if is_remote(folder):

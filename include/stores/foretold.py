@@ -67,18 +67,19 @@ def _foretold(
     rows: dict[str, dict[str, int]] = {}
     users: set[str] = set()
     items: set[str] = set()
+    whose = _ids_of(touched, "int_touched_users")
     for mart in _EVENTS:
         fresh = f"read_parquet('{_pattern(folder, mart)}')"
-        earlier = (
-            f"lake.main.{mart} WHERE user_id IN (FROM {_ids_of(touched, 'int_touched_users')})"
-            if mart in there
-            else None
-        )
+        earlier = f"lake.main.{mart} WHERE user_id IN (FROM {whose})" if mart in there else None
         rows[mart] = count_changes(connection, _net(fresh, earlier, "*"), KEYS[mart])
         users |= _ids(connection, "user_id", _net(fresh, earlier, RELEVANT[mart]))
         if mart == Mart.INTERACTIONS:
             known = f"WHERE item_id NOT IN (SELECT item_id FROM lake.main.{Mart.ITEMS})" if Mart.ITEMS in there else ""
             items |= _ids(connection, "item_id", f"(FROM {fresh} {known})")
+            if mart in there and Mart.ITEMS in there:  # what nobody describes goes with its last event
+                left = f"(FROM {fresh} UNION ALL BY NAME FROM lake.main.{mart} WHERE user_id NOT IN (FROM {whose}))"
+                gone = f"item_id NOT IN (SELECT item_id FROM {left} WHERE item_id IS NOT NULL)"
+                items |= _ids(connection, "item_id", f"lake.main.{Mart.ITEMS} WHERE NOT described AND {gone}")
     for kind, (outcomes, history, model, key, columns) in _DESCRIBED.items():
         fresh = f"read_parquet('{_pattern(folder, outcomes)}') WHERE outcome = 'kept'"
         ids = _ids_of(touched, model)
