@@ -24,7 +24,8 @@ $(STAMP): requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; name another: make PYTHON=/path/to/python3.11"; exit 2; }
 	@echo "installing the locked requirements into .venv (2 minutes or so)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.txt
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on every core, which pip does not; some files are for other Pythons
 	@touch $@
 
 demo: install ## The whole path under a real Airflow, then stop it (DATASET=ml-100k, complete-journey)

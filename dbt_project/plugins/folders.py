@@ -1,4 +1,4 @@
-"""A dbt-duckdb plugin: DuckDB's variables `landed_rows` and `touched_rows`, the folders that models/staging/sources.yml reads."""
+"""A dbt-duckdb plugin: the SQL functions `landed_rows` and `touched_rows`, the folders that models/staging/sources.yml reads."""
 
 import os
 from typing import Any
@@ -7,9 +7,12 @@ from dbt.adapters.duckdb.plugins import BasePlugin
 
 
 class Plugin(BasePlugin):
-    """Sets the variables on every cursor, to which they belong."""
+    """Makes the functions once a run, in the database in memory: a variable would have to be set on every cursor."""
 
-    def configure_cursor(self, cursor: Any) -> None:
+    def configure_connection(self, conn: Any) -> None:
         for name in ("landed_rows", "touched_rows"):
             folder = os.environ[f"LAKE_{name.upper()}"].replace("'", "''")
-            cursor.execute(f"SET VARIABLE {name} = '{folder}'")
+            conn.execute(f"CREATE MACRO memory.main.{name}() AS '{folder}'")
+
+    def configure_cursor(self, cursor: Any) -> None:
+        """Functions belong to the database: nothing to do for a cursor."""
