@@ -16,6 +16,7 @@ from include.columns import VectorTable
 from include.errors import BadInput
 from include.models.comparison import first_codes, movement, quantiles
 from include.settings import ColdStart, Interests, Settings
+from include.steps import timeline as timeline_step
 from include.steps.compare import TOP, as_text, compare
 from include.steps.dry_run import dry_run, dry_run_lines
 from include.steps.embed_texts import embed_texts
@@ -361,6 +362,15 @@ def test_a_timeline_is_what_rebuilds_as_of_its_times_give(fixed, tmp_path):
     assert 1 <= len(first["near"]["long"]) <= 3
     assert first["near"]["long"][0] in timeline_text(found)
     assert first["near"]["interest_1"][0] in timeline_text(found)
+
+
+def test_a_timeline_names_what_is_near_however_many_nearer_items_came_later(fixed, monkeypatch):
+    settings, made = fixed
+    given = {"every": timedelta(hours=2), "points": 2, "publication": made["after"]["id"]}
+    expected = timeline(settings, "u1", **given)
+    assert {len(names) for names in expected["points"][0]["near"].values()} == {3}
+    monkeypatch.setattr(timeline_step, "SPARE", 1)
+    assert timeline(settings, "u1", **given) == expected
 
 
 def test_a_timeline_begins_where_the_history_does(fixed, tmp_path):

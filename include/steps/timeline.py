@@ -142,11 +142,18 @@ def _near(settings: Settings, manifest: publications.Manifest, time: datetime, r
     if not vector.any():
         return []
     version = manifest["tables"][VectorTable.ITEMS]["version"]
-    near = vectors.nearest(settings, manifest["encoder_id"], VectorTable.ITEMS, version, "text", vector.tolist(), SPARE)
-    with lake.connect(settings) as connection:
-        there = behaviour.items(connection, manifest["lake_snapshot"], time, [item for item, _ in near])
-    title = {item["item_id"]: item["title"] or item["item_id"] for item in there.to_pylist()}
-    return [title[item] for item, _ in near if item in title][:NEAREST]
+    most = SPARE
+    while True:
+        near = vectors.nearest(
+            settings, manifest["encoder_id"], VectorTable.ITEMS, version, "text", vector.tolist(), most
+        )
+        with lake.connect(settings) as connection:
+            there = behaviour.items(connection, manifest["lake_snapshot"], time, [item for item, _ in near])
+        title = {item["item_id"]: item["title"] or item["item_id"] for item in there.to_pylist()}
+        found = [title[item] for item, _ in near if item in title]
+        if len(found) >= NEAREST or len(near) < most:
+            return found[:NEAREST]
+        most *= 10  # of a catalogue that grew since, the nearest may all be younger
 
 
 def as_text(found: dict[str, Any]) -> str:
