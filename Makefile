@@ -10,7 +10,6 @@ STAMP := .venv/.installed
 DATASET ?= ml-100k
 # Tests of one file stay with one worker, in order: they share what is made once. tests/conftest.py says what begins first.
 WORKERS ?= 2
-MARKS ?= not cluster and not approval
 SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install env demo up down test test-cluster prove-incremental prove-retail prove-backfill prove-switch prove-updates lint lint-python lint-types lint-sql lint-images bench sql lock
@@ -40,8 +39,8 @@ down: install ## Stop Airflow; no process is left
 env: ## A .env for docker-compose.yaml, with new secrets
 	@sh deploy/new_env.sh
 
-test: install ## The tests, but for those of a cluster and of approvals (some start a real scheduler; some need ../shared/data)
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "$(MARKS)"
+test: install ## The tests, but for those of a cluster and of approvals, or those of MARKS (some start a real scheduler; some need ../shared/data)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(MARKS),-m "$(MARKS)")
 
 test-cluster: install ## The tests that start Postgres, Redis, an object store and Airflow with Celery workers, on loopback
 	@lacking=""; \

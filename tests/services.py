@@ -21,7 +21,7 @@ import boto3
 import psycopg2
 
 HOST = "127.0.0.1"
-START_LIMIT = 600.0  # seconds
+START_LIMIT = 600.0  # seconds until a server answers; 20 are usual, more where other tests run beside it
 
 
 def free_port() -> int:

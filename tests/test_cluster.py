@@ -39,7 +39,6 @@ LONG_TEXTS = 200  # of 256 tokens: 20 seconds or so
 EMBED = "embed_texts"
 WORKERS = ("one", "two")
 SHARDS = 2
-START_LIMIT = 600.0  # seconds until a server answers; 20 are usual, and many where other tests run beside it
 
 
 class Cluster:
@@ -84,7 +83,7 @@ class Cluster:
         assert self.started.pop(service).wait() == 0, self.tail(service)
 
     def wait(self, what: str, answers: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + START_LIMIT
+        deadline = time.monotonic() + services.START_LIMIT
         while True:
             self.check()
             with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):

@@ -212,6 +212,3 @@ class Plugin(BasePlugin):
     def configure_connection(self, conn: Any) -> None:
         conn.create_function("tidy_text", tidy_once, ["VARCHAR"], "VARCHAR")
         conn.create_function("plain_json", plain_json, ["VARCHAR"], "VARCHAR")
-
-    def configure_cursor(self, cursor: Any) -> None:
-        """Functions belong to the database: nothing to do for a cursor."""

@@ -13,6 +13,3 @@ class Plugin(BasePlugin):
         for name in ("landed_rows", "touched_rows"):
             folder = os.environ[f"LAKE_{name.upper()}"].replace("'", "''")
             conn.execute(f"CREATE MACRO memory.main.{name}() AS '{folder}'")
-
-    def configure_cursor(self, cursor: Any) -> None:
-        """Functions belong to the database: nothing to do for a cursor."""

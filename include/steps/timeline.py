@@ -19,7 +19,7 @@ from include.steps.update_users import user_rows
 from include.stores import behaviour, files, lake, publications, vectors
 
 NEAREST = 3
-SPARE = 50  # nearest items to look at, since some were not there yet at an earlier T
+SPARE = 50  # nearest items to look at first, since some were not there yet at an earlier T
 LONGEST = 80  # characters of a title or an id
 
 

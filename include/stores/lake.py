@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -136,8 +136,8 @@ def connect(settings: Settings, *, read_only: bool = True) -> Iterator[duckdb.Du
     """
     if read_only and not exists(settings):
         raise BadInput(f"there is no lake in {settings.home} yet: land a file and run `python -m include clean`")
-    scope = _scope_of(settings) if read_only else None
-    attached = nullcontext(scope.engine(settings)) if scope else _attached(settings, read_only=read_only)
+    attach = vars(_scopes).get(str(settings.lake)) if read_only else None
+    attached = nullcontext(attach()) if attach else _attached(settings, read_only=read_only)
     with attached as engine, engine.cursor() as connection:
         connection.execute(f"USE {ALIAS}")
         yield connection
@@ -172,26 +172,8 @@ def _attached(settings: Settings, *, read_only: bool) -> Iterator[duckdb.DuckDBP
                 engine.execute(f"DROP SECRET IF EXISTS {name}")
 
 
-class _Scope:
-    """The lake as whoever connects first attaches it; it stays so until the scope ends."""
-
-    def __init__(self, until_the_end: ExitStack) -> None:
-        self._until_the_end = until_the_end
-        self._engine: duckdb.DuckDBPyConnection | None = None
-
-    def engine(self, settings: Settings) -> duckdb.DuckDBPyConnection:
-        if self._engine is None:
-            self._engine = self._until_the_end.enter_context(_attached(settings, read_only=True))
-        return self._engine
-
-
 _scopes = threading.local()
-
-
-def _scope_of(settings: Settings) -> _Scope | None:
-    found: _Scope | None = vars(_scopes).get(str(settings.lake))
-    return found
-
+"""By the folder of a lake, what attaches it the first time that it is called within `attached_once`, and returns the same from then on."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -210,7 +192,8 @@ def attached_once(step: Callable[Concatenate[Settings, P], T]) -> Callable[Conca
         if settings.lake_catalogue is not None or name in vars(_scopes):
             return step(settings, *args, **kwargs)
         with ExitStack() as until_the_end:
-            setattr(_scopes, name, _Scope(until_the_end))
+            attach = cache(lambda: until_the_end.enter_context(_attached(settings, read_only=True)))
+            setattr(_scopes, name, attach)
             until_the_end.callback(delattr, _scopes, name)
             return step(settings, *args, **kwargs)
 

@@ -97,7 +97,10 @@ class Wanted:
             begins: whether nothing comes before; else an id at the beginning does not count.
             ends: whether nothing comes after; else an id at the end does not count.
         """
-        return any(self.is_among(pa.array(some)) for some in self._surroundings(content, begins, ends))
+        return any(
+            _any(pc.match_substring_regex(pa.array(some), self.word))
+            for some in self._surroundings(content, begins, ends)
+        )
 
     def _surroundings(self, content: Any, begins: bool, ends: bool) -> Iterator[list[str]]:
         """Each place that holds the id, with what stands beside it."""
